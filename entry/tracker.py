@@ -1,0 +1,88 @@
+"""What a step tells about itself while it runs: a narrow protocol, so that everything runs without MLflow too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Tracker(Protocol):
+    """Where the parameters, figures and files of one run go. ``tracking`` has the one that writes to MLflow."""
+
+    run_id: str
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Parameters of the run; nested mappings become dotted names."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags of the run."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Figures at a step (an epoch); a NaN is left out."""
+
+    def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
+        """An input of the run: its name, content digest, where it lies, what it is for, and its counts."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder kept with the run."""
+
+    def figure(self, figure: Any, name: str) -> None:
+        """A matplotlib figure kept with the run under ``name``."""
+
+
+class MemoryTracker:
+    """Keeps everything in lists and dicts: for tests, and for runs that nobody follows."""
+
+    def __init__(self) -> None:
+        self.run_id = "memory"
+        self.param_values: dict[str, Any] = {}
+        self.tag_values: dict[str, str] = {}
+        self.metric_values: dict[str, list[tuple[int, float]]] = {}
+        self.datasets: list[dict[str, Any]] = []
+        self.artifacts: list[tuple[str, str]] = []
+        self.figures: dict[str, Any] = {}
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self.param_values.update(flatten(values))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self.tag_values.update(values)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        for name, value in values.items():
+            if value == value:
+                self.metric_values.setdefault(name, []).append((step, float(value)))
+
+    def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
+        self.datasets.append({"name": name, "digest": digest, "source": source, "context": context, "profile": profile})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self.artifacts.append((Path(path).name, folder))
+
+    def figure(self, figure: Any, name: str) -> None:
+        self.figures[name] = figure
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str):
+    """Adds the wall seconds of the block to ``seconds[name]``."""
+    import time
+
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
