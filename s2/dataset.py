@@ -1,4 +1,4 @@
-"""The encoded dataset: what training reads. A folder of plain ``.npy`` files (ragged rows as values plus offsets) and ``meta.json``.
+"""The encoded dataset, which training reads: a folder of plain ``.npy`` files (ragged rows: values and offsets) and metadata.
 
 Nothing in it is pickled, and :func:`load` maps the files into memory instead of reading them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -136,7 +136,7 @@ class EncodedDataset:
 
     @cached_property
     def entry_of_box(self) -> np.ndarray:
-        """``(boxes,)`` int64: position of each box among the boxes of its type, which is its entry in ``seq_offsets``."""
+        """``(boxes,)`` int64: position of each box among the boxes of its type: its entry in ``seq_offsets``."""
         entry = np.empty(len(self.box_type), np.int64)
         for code in range(len(BOX_TYPES)):
             of_type = np.flatnonzero(self.box_type == code)
@@ -182,12 +182,6 @@ class EncodedDataset:
             n_target=self.n_target[rows],
             seq_values=seq_values,
             seq_offsets=seq_offsets,
-        )
-
-    def without_sequences(self) -> EncodedDataset:
-        """The same rows without the bases of the boxes."""
-        return replace(
-            self, meta=self.meta.model_copy(update={"sequence_channels": {}}), seq_values={}, seq_offsets={}
         )
 
     def save(self, path: str | Path) -> None:
