@@ -1,0 +1,59 @@
+"""Sends what a run kept while its tracking server was away: ``python -m tracking.resend FILE``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from entry.errors import UserError, run_command
+from tracking.client import STORE_ERRORS, open_client, store_error
+from tracking.runs import perform, write_unsent
+
+logger = logging.getLogger(__name__)
+
+
+def resend(path: Path) -> int:
+    """Sends the entries of a file that :class:`tracking.runs.MlflowTracker` left, and removes it.
+
+    Where the server goes away again in between, the file keeps what is still to be sent.
+
+    Returns:
+        Number of entries sent.
+
+    Raises:
+        UserError: the file cannot be read, or the store cannot be reached or refuses an entry.
+    """
+    try:
+        head, *actions = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        run_id = head["run_id"]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the file that the run named") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is not a file of unsent entries; give the .jsonl file that the run named") from error
+    client = open_client()
+    for done, action in enumerate(actions):
+        try:
+            perform(client, run_id, action)
+        except STORE_ERRORS as error:
+            write_unsent(path, run_id, actions[done:])
+            raise store_error(error) from error
+    path.unlink()
+    shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
+    return len(actions)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    import sys
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if len(arguments) != 1:
+        raise UserError("usage: python -m tracking.resend FILE")
+    logger.info("%d entries sent", resend(Path(arguments[0])))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,460 @@
+"""Runs in MLflow: readable names, inputs with digests, figures per epoch, and patience with a server that goes away."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
+
+from entry.errors import UserError
+from entry.tracker import flatten
+from tracking.client import STORE_ERRORS, is_outage, open_client, store_error
+
+DEFAULT_EXPERIMENT = "rna-s2"
+CONTINUED_AS = "rna_s2.continued_as"
+"""Tag of a run made by ``mlflow run`` in the wrong experiment: the run that took its place."""
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+UNSENT_FOLDER = Path("outputs/unsent")
+"""Where a run keeps what it could not send, relative to the current folder."""
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_MLFLOW_EXPERIMENT_ID = "0"
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")
+_REFUSED_IN_NAMES = re.compile(r"[^\w\-. /]", re.ASCII)
+_METRICS_PER_BATCH = 1000
+_ITEMS_PER_BATCH = 100
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 8000
+_DIGEST_LENGTH = 36
+_RETRY_SECONDS = 30.0
+_RETRY_SECONDS_MOST = 300.0
+
+
+class MlflowTracker:
+    """The :class:`entry.tracker.Tracker` that writes to one MLflow run.
+
+    While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the server
+    is back; nothing raises, so that training goes on. What is left when the run ends goes to a file for
+    ``python -m tracking.resend``. A request that the server refuses is a :class:`UserError`.
+    """
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.client = client
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._params = dict(run.data.params)
+        self._unsent: list[dict[str, Any]] = []
+        self._retry_at = 0.0
+        self._retry_after = _RETRY_SECONDS
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Parameters of the run; nested mappings become dotted names, sequences ``a, b``.
+
+        A parameter cannot change in MLflow. One that the run already has with another value (from ``mlflow run``, or from
+        the run that is resumed) keeps it, and the value in force stands in the tag ``used.NAME``.
+        """
+        new, used = {}, {}
+        for name, value in flatten(values).items():
+            key, text = _name(name), _cut(param_text(value), _PARAM_LENGTH)
+            old = self._params.get(key)
+            if old is None:
+                new[key] = text
+            elif text not in (old, _unquoted(old)):
+                used[f"used.{key}"] = text
+        self._params.update(new)
+        if new:
+            self._send({"action": "params", "values": new})
+        if used:
+            self.tags(used)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tags of the run."""
+        self._send({"action": "tags", "values": {_name(k): _cut(str(v), _TAG_LENGTH) for k, v in values.items()}})
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Figures at a step, in one request; NaN and infinite ones are left out, ``%`` in a name becomes ``percent``."""
+        finite = {_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
+        if finite:
+            self._send({"action": "metrics", "values": finite, "step": int(step), "timestamp": _now()})
+
+    def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
+        """An input of the run, with its digest (MLflow shows 36 characters; the whole one is in the profile and in the tag
+        ``digest.CONTEXT``), where it lies, what it is for (``train``, ``prune``, ...) and its counts."""
+        values = {
+            "name": name,
+            "digest": digest[:_DIGEST_LENGTH] or "unknown",
+            "source": json.dumps({"uri": str(source)}),
+            "context": context,
+            "profile": json.dumps({**profile, "digest": digest}, default=str),
+        }
+        self._send({"action": "dataset", "values": values})
+        self.tags({f"digest.{context}": digest})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder kept with the run, in ``folder`` of its artifacts.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise UserError(f"{path}: is not there, so it cannot be kept with the run")
+        self._send({"action": "artifact", "path": str(path), "folder": folder})
+
+    def figure(self, figure: Any, name: str) -> None:
+        """A matplotlib figure kept with the run as the PNG ``name`` (``figures/roc`` or ``figures/roc.png``)."""
+        target = Path(name if name.endswith(".png") else f"{name}.png")
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / target.name
+            figure.savefig(path, format="png", dpi=120, bbox_inches="tight")
+            self.artifact(path, "" if str(target.parent) == "." else target.parent.as_posix())
+
+    def text(self, text: str, name: str) -> None:
+        """A text kept with the run as the file ``name`` (``environment.txt``, ``reports/summary.md``)."""
+        target = Path(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / target.name
+            path.write_text(text, encoding="utf-8")
+            self.artifact(path, "" if str(target.parent) == "." else target.parent.as_posix())
+
+    def end(self, status: str) -> None:
+        """Marks the run as ended (``FINISHED``, ``FAILED`` or ``KILLED``), and keeps in a file what could not be sent."""
+        self._send({"action": "end", "status": status, "timestamp": _now()}, at_once=True)
+        if self._unsent:
+            path = UNSENT_FOLDER / f"{self.run_id}.jsonl"
+            write_unsent(path, self.run_id, self._unsent)
+            logger.warning(
+                "the tracking server is away: %d entries of run %s are kept in %s; "
+                "send them later with: python -m tracking.resend %s",
+                len(self._unsent), self.run_id, path, shlex.quote(str(path)),
+            )  # fmt: skip
+
+    def _send(self, action: dict[str, Any], at_once: bool = False) -> None:
+        """Sends an action after those that wait; keeps it where the server is away."""
+        if self._unsent and not at_once and time.monotonic() < self._retry_at:
+            self._keep(action)
+            return
+        waiting = [*self._unsent, action]
+        for done, each in enumerate(waiting):
+            try:
+                perform(self.client, self.run_id, each)
+            except STORE_ERRORS as error:
+                if not is_outage(error):
+                    self._unsent = self._unsent[done:]
+                    raise store_error(error) from error
+                if not self._unsent:
+                    logger.warning("%s; going on, and sending later", store_error(error))
+                self._unsent = self._unsent[done:]
+                self._keep(action)
+                self._retry_at = time.monotonic() + self._retry_after
+                self._retry_after = min(2 * self._retry_after, _RETRY_SECONDS_MOST)
+                return
+        if self._unsent:
+            logger.warning("the tracking server is back: %d entries sent", len(self._unsent))
+            self._unsent = []
+            self._retry_after = _RETRY_SECONDS
+
+    def _keep(self, action: dict[str, Any]) -> None:
+        if action["action"] == "artifact":
+            path = Path(action["path"])
+            copy = (UNSENT_FOLDER / f"{self.run_id}.files" / uuid.uuid4().hex[:8] / path.name).resolve()
+            copy.parent.mkdir(parents=True)
+            if path.is_dir():
+                shutil.copytree(path, copy)
+            else:
+                shutil.copy2(path, copy)
+            action = {**action, "path": str(copy)}
+        self._unsent.append(action)
+
+
+def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> None:
+    """Sends one kept action to a run.
+
+    Raises:
+        MlflowException, SQLAlchemyError, OSError: the store cannot be reached, or refuses it.
+    """
+    match action["action"]:
+        case "metrics":
+            metrics = [Metric(k, v, action["timestamp"], action["step"]) for k, v in action["values"].items()]
+            for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+        case "params":
+            params = [Param(k, v) for k, v in action["values"].items()]
+            for start in range(0, len(params), _ITEMS_PER_BATCH):
+                client.log_batch(run_id, params=params[start : start + _ITEMS_PER_BATCH])
+        case "tags":
+            tags = [RunTag(k, v) for k, v in action["values"].items()]
+            for start in range(0, len(tags), _ITEMS_PER_BATCH):
+                client.log_batch(run_id, tags=tags[start : start + _ITEMS_PER_BATCH])
+        case "dataset":
+            values = action["values"]
+            dataset = Dataset(values["name"], values["digest"], "local", values["source"], profile=values["profile"])
+            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, values["context"])])])
+        case "artifact":
+            path = Path(action["path"])
+            folder = action["folder"] or None
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), f"{folder}/{path.name}" if folder else path.name)
+            else:
+                client.log_artifact(run_id, str(path), folder)
+        case "end":
+            client.set_terminated(run_id, action["status"], action["timestamp"])
+
+
+def write_unsent(path: Path, run_id: str, actions: list[dict[str, Any]]) -> None:
+    """Keeps actions that could not be sent as JSON lines, the run's id in the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"run_id": run_id}), *(json.dumps(action) for action in actions)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def start_run(
+    stage: str,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    tags: Mapping[str, str] = {},  # noqa: B006 - never changed
+    parent_run_id: str | None = None,
+    run_id: str | None = None,
+) -> Iterator[MlflowTracker]:
+    """A run for the length of a block: FINISHED when it ends, FAILED when it raises, KILLED when the user stops it.
+
+    ``mlflow run`` makes a run of its own before it starts the command, and puts it into MLflow's experiment ``Default``
+    unless it is told otherwise on its command line; an MLproject file has no say in that, and a run cannot move. So:
+
+    * Where that run stands in an experiment that the user chose (``--experiment-name``), it becomes this run.
+    * Where it stands elsewhere, this run is made in ``experiment`` with the tags of the first (entry point, source, parent),
+      and the first is deleted with a tag that names its successor (:func:`resolve_run_id` follows it): one thing that
+      was done is one run in the UI. ``mlflow run`` still prints the id of the first in its last line.
+
+    The experiment is: the parent's, for a child; ``experiment`` where it is not the default; the experiment that the user
+    gave to ``mlflow run`` or in ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``; ``rna-s2``. A name given with
+    ``--run-name`` is kept.
+
+    Args:
+        stage: what is done: ``prune``, ``featurize``, ``train``, ...; kept as the tag ``stage``.
+        name: readable name of the run.
+        experiment: name of the experiment; made where it is not there yet.
+        tags: further tags. Git commit and whether files were changed since then are added.
+        parent_run_id: makes this run a child.
+        run_id: an existing run to go on with.
+
+    Raises:
+        UserError: the tracking store cannot be reached, or refuses the run.
+    """
+    client = open_client()
+    try:
+        run = _open_run(client, name, experiment, parent_run_id, run_id)
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
+    tracker = MlflowTracker(client, run)
+    tracker.tags({"stage": stage, **git_tags(), **tags})
+    if run_id is None:
+        tracker.text(environment_text(), "environment.txt")
+    logger.info("run %s: %s", tracker.run_id, name)
+    try:
+        yield tracker
+    except KeyboardInterrupt:
+        tracker.end("KILLED")
+        raise
+    except SystemExit as error:
+        tracker.end("FAILED" if error.code else "FINISHED")
+        raise
+    except BaseException as error:
+        tracker.tags({"error": " ".join(f"{type(error).__name__}: {error}".split())})
+        tracker.end("FAILED")
+        raise
+    tracker.end("FINISHED")
+
+
+def resolve_run_id(run_id: str) -> str:
+    """The run that took the place of ``run_id`` (see :func:`start_run`), or ``run_id`` itself.
+
+    Raises:
+        UserError: there is no such run, or the store cannot be reached.
+    """
+    client = open_client()
+    try:
+        return client.get_run(run_id).data.tags.get(CONTINUED_AS, run_id)
+    except STORE_ERRORS as error:
+        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(f"there is no run '{run_id}' in the tracking store; copy its id from mlflow ui") from error
+        raise store_error(error) from error
+
+
+def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: str | None, run_id: str | None) -> Run:
+    if run_id is not None:
+        run = client.get_run(run_id)
+        client.update_run(run_id, status="RUNNING")
+        return run
+    if parent_run_id is not None:
+        parent = client.get_run(parent_run_id)
+        return client.create_run(parent.info.experiment_id, run_name=name, tags={MLFLOW_PARENT_RUN_ID: parent_run_id})
+
+    outer = _outer_run(client)
+    experiment_id = _experiment_id(client, experiment, outer)
+    tags = {MLFLOW_SOURCE_NAME: PROJECT_ROOT.name, MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: _user()}
+    if outer is not None:
+        if outer.info.run_name and not _GENERATED_NAME.fullmatch(outer.info.run_name):
+            name = outer.info.run_name
+        if outer.info.experiment_id == experiment_id:
+            client.update_run(outer.info.run_id, name=name)
+            return client.get_run(outer.info.run_id)
+        tags = {k: v for k, v in outer.data.tags.items() if k != MLFLOW_RUN_NAME}
+        parent = tags.get(MLFLOW_PARENT_RUN_ID)
+        if parent is not None and client.get_run(parent).info.experiment_id != experiment_id:
+            del tags[MLFLOW_PARENT_RUN_ID]
+    run = client.create_run(experiment_id, run_name=name, tags=tags)
+    if outer is not None:
+        client.set_tag(outer.info.run_id, CONTINUED_AS, run.info.run_id)
+        client.set_terminated(outer.info.run_id, "FINISHED")
+        client.delete_run(outer.info.run_id)
+    return run
+
+
+def _outer_run(client: MlflowClient) -> Run | None:
+    """The run that ``mlflow run`` made for this process; it is given once, so that further runs and processes started from
+    here do not take it too."""
+    run_id = os.environ.pop("MLFLOW_RUN_ID", None)
+    if run_id is None:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if is_outage(error):
+            raise
+        logger.warning(
+            "run %s of `mlflow run` is not in this tracking store (a relative sqlite:/// address means another file in "
+            "another folder); making a run here", run_id,
+        )  # fmt: skip
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _experiment_id(client: MlflowClient, name: str, outer: Run | None) -> str:
+    if name == DEFAULT_EXPERIMENT:
+        chosen_id = os.environ.get("MLFLOW_EXPERIMENT_ID") if outer is None else outer.info.experiment_id
+        if outer is not None and chosen_id != _DEFAULT_MLFLOW_EXPERIMENT_ID:
+            return chosen_id
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+        if name == DEFAULT_EXPERIMENT and chosen_id and chosen_id != _DEFAULT_MLFLOW_EXPERIMENT_ID:
+            return client.get_experiment(chosen_id).experiment_id
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"experiment '{name}' was deleted; restore it with `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}` or give another name"
+        )
+    return found.experiment_id
+
+
+@functools.cache
+def git_tags() -> dict[str, str]:
+    """Commit of the project's folder and whether files differ from it; empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"git_commit": "unknown", "git_dirty": "unknown"}
+    status = _git("status", "--porcelain")
+    return {
+        "git_commit": commit,
+        "git_dirty": "unknown" if status is None else str(bool(status)).lower(),
+        MLFLOW_GIT_COMMIT: commit,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT_ROOT), *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def environment_text() -> str:
+    """Interpreter, system and the exact version of every installed package, in the form of a requirements file."""
+    packages = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    head = [f"# Python {platform.python_version()}", f"# {platform.platform()}"]
+    return "\n".join([*head, *sorted(packages, key=str.lower)]) + "\n"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in some containers
+        return "unknown"
+
+
+def param_text(value: Any) -> str:
+    """A parameter's value as the UI shows it: ``none``, ``true``, ``0.9, 0.98``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(param_text(v) for v in (value if isinstance(value, (list, tuple)) else sorted(value)))
+    return str(value)
+
+
+def _unquoted(text: str) -> str:
+    """A parameter as ``mlflow run`` logs it (quoted for the shell), as it was given."""
+    try:
+        return " ".join(shlex.split(text))
+    except ValueError:
+        return text
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    mark = f"... ({len(text)} characters)"
+    return text[: limit - len(mark)] + mark
+
+
+def _name(name: str) -> str:
+    return _REFUSED_IN_NAMES.sub("_", name.replace("%", "percent"))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
