@@ -144,6 +144,20 @@ def ragged_take(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
     return index, new_offsets
 
 
+def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every position of every entry of a ragged array, one after the other.
+
+    Args:
+        lengths: ``(entries,)`` int; a length below 0 counts as 0.
+
+    Returns:
+        the entry and the position within it, ``(total,)`` int64 each.
+    """
+    lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 0)
+    entry = np.repeat(np.arange(len(lengths)), lengths)
+    return entry, np.arange(len(entry)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
 def bounds(boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """First row, last row, first column, last column of each box, all inclusive, ``(boxes,)`` int32 each."""
     return boxes.bb_x, boxes.bb_x + boxes.siz_x - 1, boxes.bb_y - boxes.siz_y + 1, boxes.bb_y

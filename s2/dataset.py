@@ -1,4 +1,4 @@
-"""The encoded dataset, which training reads: a folder of plain ``.npy`` files (ragged rows: values and offsets) and metadata.
+"""The encoded dataset, which training reads: a folder of plain ``.npy`` files (ragged: values, offsets) and metadata.
 
 Nothing in it is pickled, and :func:`load` maps the files into memory instead of reading them.
 """

@@ -1,0 +1,254 @@
+"""The rules that thin out the boxes S1 proposes, over a whole table at once.
+
+Imports no files, no MLflow, no torch: numpy and pandas only, and pydantic for the parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from boxtables.table import BoxTable, Ragged
+from entry.options import Options
+from rna.boxes import (
+    BOX_TYPES,
+    HLOOP,
+    ILOOP,
+    STEM,
+    Boxes,
+    bounds,
+    inner_pair,
+    inside_map,
+    is_in,
+    outer_pair,
+    ragged_positions,
+)
+from rna.sequence import can_pair, encode_many
+
+
+class PruningRules(Options):
+    """Parameters of the rules, in the order in which the rules apply."""
+
+    max_len: int = Field(0, ge=0, description="skip rows whose sequence is longer, in bases; 0 for no limit")
+    min_pixel_pred: int = Field(
+        3, ge=0, description="keep a box that at least so many pixels propose with one output; 0 keeps every box"
+    )
+    min_prob: float = Field(
+        0.5, ge=0, le=1, description="or that one pixel proposes with at least this probability"
+    )
+    discard_ns_stem: bool = Field(False, description="drop stems with a pair other than A-U, G-C, G-U")
+    min_hloop_size: int = Field(
+        1, ge=1, description="drop hairpin loops of a smaller size; the size counts both closing bases"
+    )
+    drop_lower_triangle: bool = Field(
+        False, description="drop stems and internal loops that reach the diagonal, and hairpin loops that are not on it"
+    )
+    drop_isolated_loops: bool = Field(False, description="drop loops that no remaining stem ends in")
+
+
+REFERENCE_RULES = PruningRules(discard_ns_stem=True, min_hloop_size=3, min_pixel_pred=0, min_prob=0.0)
+"""How the dataset of the reference experiment was pruned."""
+
+RULE_NAMES: tuple[str, ...] = (
+    "max_len",
+    "min_pixel_pred_or_min_prob",
+    "out_of_range",
+    "discard_ns_stem",
+    "min_hloop_size",
+    "drop_lower_triangle",
+    "drop_isolated_loops",
+)
+"""The rules in the order in which they apply, as they are called in the counts."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A pruned table, and what each rule did.
+
+    Attributes:
+        table: the rows that were not skipped, with the proposals that every rule kept.
+        counts: one entry per rule and box type, rules in the order in which they applied: columns ``rule``, ``type``,
+            ``before``, ``after``, ``dropped``. A rule that is off dropped 0.
+        skipped_rows: ``(skipped,)`` int64; positions in the input of the rows that ``max_len`` skipped.
+        n_bb_found: ``(rows,)`` int64; target boxes that stand identically among the kept proposals of their type.
+            ``None`` where the table has no targets.
+        n_target: ``(rows,)`` int64; target boxes. ``None`` where the table has no targets.
+        sensitivity: target boxes found over target boxes, by type and for ``all``; NaN where there is no target box,
+            empty where the table has no targets.
+        full_sensitivity_rows: rows all of whose target boxes are found (a row without target boxes is one of them).
+    """
+
+    table: BoxTable
+    counts: pd.DataFrame
+    skipped_rows: np.ndarray
+    n_bb_found: np.ndarray | None
+    n_target: np.ndarray | None
+    sensitivity: dict[str, float]
+    full_sensitivity_rows: int
+
+    @property
+    def full_sensitivity_share(self) -> float:
+        """Share of rows with 100 % box sensitivity; NaN without rows or targets."""
+        if self.n_target is None or not self.table.rows:
+            return float("nan")
+        return self.full_sensitivity_rows / self.table.rows
+
+
+def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
+    """Apply the rules to every row of a table.
+
+    In this order (only the second and third can never be switched off):
+
+    1. ``max_len``: longer rows are skipped.
+    2. ``min_pixel_pred``, ``min_prob``: :func:`proposed_well`.
+    3. out of range: a box whose rows or columns leave ``0 .. L-1`` is dropped (:func:`rna.boxes.inside_map`).
+    4. ``discard_ns_stem``: :func:`impossible_stems` are dropped.
+    5. ``min_hloop_size``: an hloop with a smaller ``siz_x`` is dropped.
+    6. ``drop_lower_triangle``: :func:`below_diagonal` boxes are dropped.
+    7. ``drop_isolated_loops``: :func:`isolated_loops` are dropped, judged by the stems that rules 1-6 kept.
+
+    The order and index of rows, and the order of boxes within a row, stay.
+    """
+    steps = [np.bincount(table.proposals.type, minlength=len(BOX_TYPES))]
+    skipped = np.zeros(table.rows, bool) if rules.max_len == 0 else table.lengths > rules.max_len
+    if skipped.any():
+        table = table.take_rows(np.flatnonzero(~skipped))
+    boxes, lengths = table.proposals, table.lengths
+    keep = np.ones(len(boxes), bool)
+
+    def drop(which: np.ndarray | None) -> None:
+        """Drop boxes of ``keep`` and note how many of each type remain; None for a rule that is off."""
+        if which is not None:
+            keep[which] = False
+        steps.append(np.bincount(boxes.type[keep], minlength=len(BOX_TYPES)))
+
+    drop(None)
+    drop(~proposed_well(table.prob_sm, table.prob_sl, rules.min_pixel_pred, rules.min_prob))
+    drop(~inside_map(boxes, lengths))
+    drop(impossible_stems(boxes, table.frame["seq"].tolist(), keep) if rules.discard_ns_stem else None)
+    drop((boxes.type == HLOOP) & (boxes.siz_x < rules.min_hloop_size))
+    drop(below_diagonal(boxes) if rules.drop_lower_triangle else None)
+    drop(isolated_loops(boxes, lengths, keep) if rules.drop_isolated_loops else None)
+
+    pruned = table if keep.all() else table.select_proposals(keep)
+    found, n_target, sensitivity = box_sensitivity(pruned)
+    return PruneResult(
+        table=pruned,
+        counts=_count_table(np.array(steps)),
+        skipped_rows=np.flatnonzero(skipped),
+        n_bb_found=found,
+        n_target=n_target,
+        sensitivity=sensitivity,
+        full_sensitivity_rows=0 if found is None else int(np.count_nonzero(found == n_target)),
+    )
+
+
+def proposed_well(prob_sm: Ragged, prob_sl: Ragged, min_pixel_pred: int, min_prob: float) -> np.ndarray:
+    """Whether enough pixels propose each box, or one with enough probability, judged for each output on its own.
+
+    ``len(prob_sm) >= min_pixel_pred or max(prob_sm) >= min_prob``, or the same of ``prob_sl``. An empty list has no
+    maximum: it passes by its length alone, that is with ``min_pixel_pred`` 0. Returns ``(boxes,)`` bool.
+    """
+    good = (prob_sm.lengths >= min_pixel_pred) | (prob_sl.lengths >= min_pixel_pred)
+    if not good.all():  # a comparison with NaN, the maximum of an empty list, is false
+        good |= (prob_sm.max() >= min_prob) | (prob_sl.max() >= min_prob)
+    return good
+
+
+def impossible_stems(boxes: Boxes, seqs: list[str], among: np.ndarray) -> np.ndarray:
+    """Stems with a pair other than A-U, G-C or G-U, in either order; T is U, case means nothing, N pairs with nothing.
+
+    A stem that is not square leaves bases of its longer strand without a partner, so no sequence makes it possible.
+
+    Args:
+        boxes: the boxes of all rows.
+        seqs: the sequence of each row, over the alphabet of :mod:`rna.sequence`.
+        among: ``(boxes,)`` bool; only these are judged. They must lie in the map.
+
+    Returns:
+        ``(boxes,)`` bool.
+    """
+    stem = np.flatnonzero(among & (boxes.type == STEM))
+    codes, starts = encode_many(seqs)
+    place, k = ragged_positions(np.minimum(boxes.siz_x[stem], boxes.siz_y[stem]))
+    start = starts[boxes.row[stem]]
+    five_prime = codes[(start + boxes.bb_x[stem])[place] + k]
+    three_prime = codes[(start + boxes.bb_y[stem])[place] - k]
+    impossible = np.zeros(len(boxes), bool)
+    impossible[stem] = boxes.siz_x[stem] != boxes.siz_y[stem]
+    impossible[stem[place[~can_pair(five_prime, three_prime)]]] = True
+    return impossible
+
+
+def below_diagonal(boxes: Boxes) -> np.ndarray:
+    """Boxes that cannot be what they are called because of where they lie. Returns ``(boxes,)`` bool.
+
+    A stem or iloop any of whose cells ``(i, j)`` has ``i >= j``: its bottom-left cell, with the largest ``i`` and the
+    smallest ``j``, decides. An hloop that is not on the diagonal: not square with ``siz_x = bb_y - bb_x + 1``.
+    """
+    _, last_row, first_col, _ = bounds(boxes)
+    off_diagonal = (boxes.siz_x != boxes.siz_y) | (boxes.siz_x != boxes.bb_y - boxes.bb_x + 1)
+    return np.where(boxes.type == HLOOP, off_diagonal, last_row >= first_col)
+
+
+def isolated_loops(boxes: Boxes, lengths: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Loops none of whose closing pairs is the end of a stem that faces them.
+
+    Neighbouring boxes share a corner cell, so the outer pair of a loop (the only closing pair of an hloop) must be the
+    inner (bottom-left) pair of a stem, or the inner pair of an iloop the outer (top-right) pair of a stem. A stem that
+    starts at the same outer pair as a loop covers the loop's place and does not close it.
+
+    Args:
+        boxes: the boxes of all rows.
+        lengths: ``(rows,)`` length of each sequence.
+        among: ``(boxes,)`` bool; only these are judged and only these stems count. They must lie in the map.
+
+    Returns:
+        ``(boxes,)`` bool.
+    """
+    base = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64) ** 2)])[:-1][boxes.row]
+    width = np.asarray(lengths, np.int64)[boxes.row]
+    outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
+    stem = among & (boxes.type == STEM)
+    closed = np.zeros(len(boxes), bool)
+    for loops, pair, facing_end in (
+        (among & (boxes.type != STEM), outer, inner),
+        (among & (boxes.type == ILOOP), inner, outer),
+    ):
+        closed[loops] |= np.isin(pair[loops], facing_end[stem])
+    return among & (boxes.type != STEM) & ~closed
+
+
+def box_sensitivity(table: BoxTable) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, float]]:
+    """Target boxes found among the proposals.
+
+    Returns:
+        found and target boxes of each row, ``(rows,)`` int64 each (``None`` without targets), and the share of target
+        boxes found by type name and for ``all``.
+    """
+    targets = table.targets
+    if targets is None:
+        return None, None, {}
+    found = is_in(targets, table.proposals)
+    n_found = np.bincount(targets.row[found], minlength=table.rows)
+    shares = {name: _share(found[targets.type == code]) for code, name in enumerate(BOX_TYPES)}
+    return n_found, np.diff(targets.offsets), shares | {"all": _share(found)}
+
+
+def _share(found: np.ndarray) -> float:
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def _count_table(steps: np.ndarray) -> pd.DataFrame:
+    """Counts from ``(rules + 1, types)`` boxes before the first rule and after each."""
+    before, after = steps[:-1], steps[1:]
+    return pd.DataFrame({
+        "rule": np.repeat(RULE_NAMES, len(BOX_TYPES)),
+        "type": np.tile(BOX_TYPES, len(RULE_NAMES)),
+        "before": before.ravel(),
+        "after": after.ravel(),
+        "dropped": (before - after).ravel(),
+    })
