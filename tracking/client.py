@@ -37,11 +37,11 @@ _LOCK_SECONDS = 120
 
 
 def open_client() -> MlflowClient:
-    """A client of the tracking store that ``MLFLOW_TRACKING_URI`` names (MLflow's default: ``mlflow.db`` in this folder).
+    """A client of the tracking store that ``MLFLOW_TRACKING_URI`` names (else MLflow's default, ``mlflow.db`` here).
 
-    The store is reached once, so that one that is not there is told now and not after hours. A fresh SQLite store is made
-    first, under a file lock: several processes that meet an empty database break each other's migrations. Requests to a
-    server are tried three times for at most 30 s each, where the environment does not say otherwise.
+    The store is reached once, so that one that is not there is told now and not after hours. A fresh SQLite store is
+    made first, under a file lock: several processes that meet an empty database break each other's migrations. Requests
+    to a server are tried three times for at most 30 s each, where the environment does not say otherwise.
 
     Raises:
         UserError: the store cannot be reached or used; within some 15 seconds.
@@ -69,7 +69,10 @@ def open_client() -> MlflowClient:
 def _first_use(uri: str) -> Iterator[None]:
     """Holds a lock beside the file of a SQLite store while it is opened for the first time."""
     database = make_url(uri).database if uri.startswith("sqlite:") else None
-    if not database or database == ":memory:" or Path(database).exists() and not Path(f"{database}.lock").exists():
+    if not database or database == ":memory:":
+        yield
+        return
+    if Path(database).exists() and not Path(f"{database}.lock").exists():
         yield
         return
     Path(database).parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +107,7 @@ def store_error(error: BaseException) -> UserError:
     reason = text if len(text) <= 200 else f"{text[:200]}..."
     where = f"tracking store {shown_uri(mlflow.get_tracking_uri())}"
     if is_outage(error):
-        return UserError(f"{where}: cannot be reached ({reason}); start it, or set MLFLOW_TRACKING_URI to one that runs")
+        return UserError(f"{where}: cannot be reached ({reason}); start it, or set MLFLOW_TRACKING_URI to another")
     return UserError(f"{where}: refuses the request ({reason})")
 
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
@@ -41,7 +41,7 @@ from tracking.client import STORE_ERRORS, is_outage, open_client, store_error
 
 DEFAULT_EXPERIMENT = "rna-s2"
 CONTINUED_AS = "rna_s2.continued_as"
-"""Tag of a run made by ``mlflow run`` in the wrong experiment: the run that took its place."""
+"""Tag of a run that ``mlflow run`` made in another experiment: the run that took its place."""
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 UNSENT_FOLDER = Path("outputs/unsent")
@@ -64,8 +64,8 @@ _RETRY_SECONDS_MOST = 300.0
 class MlflowTracker:
     """The :class:`entry.tracker.Tracker` that writes to one MLflow run.
 
-    While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the server
-    is back; nothing raises, so that training goes on. What is left when the run ends goes to a file for
+    While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the
+    server is back; nothing raises, so that training goes on. What is left when the run ends goes to a file for
     ``python -m tracking.resend``. A request that the server refuses is a :class:`UserError`.
     """
 
@@ -81,8 +81,8 @@ class MlflowTracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters of the run; nested mappings become dotted names, sequences ``a, b``.
 
-        A parameter cannot change in MLflow. One that the run already has with another value (from ``mlflow run``, or from
-        the run that is resumed) keeps it, and the value in force stands in the tag ``used.NAME``.
+        A parameter cannot change in MLflow. One that the run already has with another value (from ``mlflow run``, or
+        from the run that is resumed) keeps it, and the value in force stands in the tag ``used.NAME``.
         """
         new, used = {}, {}
         for name, value in flatten(values).items():
@@ -103,14 +103,16 @@ class MlflowTracker:
         self._send({"action": "tags", "values": {_name(k): _cut(str(v), _TAG_LENGTH) for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at a step, in one request; NaN and infinite ones are left out, ``%`` in a name becomes ``percent``."""
+        """Figures at a step, in one request; NaN and infinite ones are left out, ``%`` in a name is ``percent``."""
         finite = {_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
         if finite:
             self._send({"action": "metrics", "values": finite, "step": int(step), "timestamp": _now()})
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
-        """An input of the run, with its digest (MLflow shows 36 characters; the whole one is in the profile and in the tag
-        ``digest.CONTEXT``), where it lies, what it is for (``train``, ``prune``, ...) and its counts."""
+        """An input of the run: where it lies, what it is for (``train``, ``prune``, ...), and its counts.
+
+        MLflow shows 36 characters of the digest; the whole one is in the profile and in the tag ``digest.CONTEXT``.
+        """
         values = {
             "name": name,
             "digest": digest[:_DIGEST_LENGTH] or "unknown",
@@ -149,7 +151,7 @@ class MlflowTracker:
             self.artifact(path, "" if str(target.parent) == "." else target.parent.as_posix())
 
     def end(self, status: str) -> None:
-        """Marks the run as ended (``FINISHED``, ``FAILED`` or ``KILLED``), and keeps in a file what could not be sent."""
+        """Marks the run as ended (``FINISHED``, ``FAILED``, ``KILLED``), and keeps in a file what could not be sent."""
         self._send({"action": "end", "status": status, "timestamp": _now()}, at_once=True)
         if self._unsent:
             path = UNSENT_FOLDER / f"{self.run_id}.jsonl"
@@ -245,23 +247,27 @@ def start_run(
     name: str,
     *,
     experiment: str = DEFAULT_EXPERIMENT,
-    tags: Mapping[str, str] = {},  # noqa: B006 - never changed
+    tags: Mapping[str, str] = {},
     parent_run_id: str | None = None,
     run_id: str | None = None,
 ) -> Iterator[MlflowTracker]:
     """A run for the length of a block: FINISHED when it ends, FAILED when it raises, KILLED when the user stops it.
 
     ``mlflow run`` makes a run of its own before it starts the command, and puts it into MLflow's experiment ``Default``
-    unless it is told otherwise on its command line; an MLproject file has no say in that, and a run cannot move. So:
+    (number 0) unless its command line or environment says otherwise; an MLproject file has no say in that, a run cannot
+    move to another experiment, and ``mlflow run`` fails at its end when its run has been deleted. What was done should
+    be one run, in ``rna-s2``. So:
 
-    * Where that run stands in an experiment that the user chose (``--experiment-name``), it becomes this run.
-    * Where it stands elsewhere, this run is made in ``experiment`` with the tags of the first (entry point, source, parent),
-      and the first is deleted with a tag that names its successor (:func:`resolve_run_id` follows it): one thing that
-      was done is one run in the UI. ``mlflow run`` still prints the id of the first in its last line.
+    * In a SQLite file whose experiment 0 has no other runs yet, that experiment is renamed to ``rna-s2``: the run of
+      ``mlflow run``, this one and all later ones, stands where it should, and becomes this run.
+    * The run of ``mlflow run`` becomes this run also where it stands in an experiment that the user chose.
+    * Elsewhere (a server whose ``Default`` is everybody's, ``-P experiment=...``) this run is made in its experiment
+      with the tags of the first one (entry point, source). The first one stays as a pointer: its name says so and a tag
+      names its successor (:func:`resolve_run_id` follows it); the next run started from there deletes ended pointers.
 
-    The experiment is: the parent's, for a child; ``experiment`` where it is not the default; the experiment that the user
-    gave to ``mlflow run`` or in ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``; ``rna-s2``. A name given with
-    ``--run-name`` is kept.
+    The experiment is: the parent's, for a child; ``experiment`` where it is not the default; the experiment that the
+    user gave to ``mlflow run`` or in ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``; ``rna-s2``. A name given
+    with ``--run-name`` is kept.
 
     Args:
         stage: what is done: ``prune``, ``featurize``, ``train``, ...; kept as the tag ``stage``.
@@ -338,15 +344,24 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
             del tags[MLFLOW_PARENT_RUN_ID]
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     if outer is not None:
-        client.set_tag(outer.info.run_id, CONTINUED_AS, run.info.run_id)
-        client.set_terminated(outer.info.run_id, "FINISHED")
-        client.delete_run(outer.info.run_id)
+        _leave_pointer(client, outer, run)
     return run
 
 
+def _leave_pointer(client: MlflowClient, outer: Run, run: Run) -> None:
+    """Marks the run of ``mlflow run`` as a pointer to its successor, and deletes earlier pointers that have ended."""
+    for earlier in client.search_runs([outer.info.experiment_id], f"tags.`{CONTINUED_AS}` LIKE '%'"):
+        if RunStatus.is_terminated(RunStatus.from_string(earlier.info.status)):
+            client.delete_run(earlier.info.run_id)
+    client.set_tag(outer.info.run_id, CONTINUED_AS, run.info.run_id)
+    client.update_run(outer.info.run_id, name=f"see run {run.info.run_id[:8]} of experiment {run.info.experiment_id}")
+
+
 def _outer_run(client: MlflowClient) -> Run | None:
-    """The run that ``mlflow run`` made for this process; it is given once, so that further runs and processes started from
-    here do not take it too."""
+    """The run that ``mlflow run`` made for this process.
+
+    It is given once, so that further runs and processes that are started from here do not take it too.
+    """
     run_id = os.environ.pop("MLFLOW_RUN_ID", None)
     if run_id is None:
         return None
@@ -372,6 +387,9 @@ def _experiment_id(client: MlflowClient, name: str, outer: Run | None) -> str:
         if name == DEFAULT_EXPERIMENT and chosen_id and chosen_id != _DEFAULT_MLFLOW_EXPERIMENT_ID:
             return client.get_experiment(chosen_id).experiment_id
     found = client.get_experiment_by_name(name)
+    if found is None and name == DEFAULT_EXPERIMENT and _is_ours_to_rename(client, outer):
+        client.rename_experiment(_DEFAULT_MLFLOW_EXPERIMENT_ID, name)
+        return _DEFAULT_MLFLOW_EXPERIMENT_ID
     if found is None:
         try:
             return client.create_experiment(name)
@@ -385,6 +403,17 @@ def _experiment_id(client: MlflowClient, name: str, outer: Run | None) -> str:
             f"{found.experiment_id}` or give another name"
         )
     return found.experiment_id
+
+
+def _is_ours_to_rename(client: MlflowClient, outer: Run | None) -> bool:
+    """Whether MLflow's experiment 0 lies in a SQLite file and holds no run but that of ``mlflow run``."""
+    if not client.tracking_uri.startswith("sqlite:"):
+        return False
+    default = client.get_experiment(_DEFAULT_MLFLOW_EXPERIMENT_ID)
+    if default.name != "Default" or default.lifecycle_stage != "active":
+        return False
+    runs = client.search_runs([default.experiment_id], run_view_type=ViewType.ALL, max_results=2)
+    return all(outer is not None and run.info.run_id == outer.info.run_id for run in runs)
 
 
 @functools.cache
