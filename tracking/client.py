@@ -103,9 +103,10 @@ def is_outage(error: BaseException) -> bool:
 
 def store_error(error: BaseException) -> UserError:
     """What a failure of the store means to the user, in one line."""
-    text = " ".join(str(getattr(error, "message", "") or error).split())
+    uri = mlflow.get_tracking_uri()
+    text = " ".join(str(getattr(error, "message", "") or error).replace(uri, shown_uri(uri)).split())
     reason = text if len(text) <= 200 else f"{text[:200]}..."
-    where = f"tracking store {shown_uri(mlflow.get_tracking_uri())}"
+    where = f"tracking store {shown_uri(uri)}"
     if is_outage(error):
         return UserError(f"{where}: cannot be reached ({reason}); start it, or set MLFLOW_TRACKING_URI to another")
     return UserError(f"{where}: refuses the request ({reason})")

@@ -1,0 +1,90 @@
+"""Which room may import what: the walls of the house."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("entry", "rna", "boxtables", "fitting", "pruning", "s1", "s2", "tracking", "pipeline")
+
+MAY_IMPORT = {
+    "entry": set(),
+    "rna": set(),
+    "boxtables": {"rna", "entry"},
+    "fitting": {"entry"},
+    "pruning": {"boxtables", "rna", "entry"},
+    "s1": {"boxtables", "rna", "entry", "fitting"},
+    "s2": {"boxtables", "rna", "entry", "fitting"},
+    "tracking": {"boxtables", "rna", "entry", "fitting", "s1", "s2"},
+    "pipeline": set(ROOMS),
+}
+TORCH = {"torch", "pytorch_lightning", "torchmetrics"}
+REFUSED_LIBRARIES = {room: {"mlflow"} for room in ROOMS if room != "tracking"}
+REFUSED_LIBRARIES["pruning"] |= TORCH
+REFUSED_LIBRARIES["boxtables"] |= TORCH
+
+
+def imported(source: str) -> set[str]:
+    """Top-level names of everything a module imports, in functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute in this project"
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def is_entry_point(source: str) -> bool:
+    """Whether a module defines ``main``."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in ast.parse(source).body)
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def wrong_imports(room: str, source: str) -> set[str]:
+    names = imported(source)
+    rooms = names & set(ROOMS) - {room} - MAY_IMPORT[room]
+    if is_entry_point(source):
+        rooms -= {"tracking"}
+    libraries = names & REFUSED_LIBRARIES.get(room, set())
+    if room == "rna":
+        libraries |= names - set(ROOMS) - {"numpy"} - sys.stdlib_module_names
+    return rooms | libraries
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room):
+    assert modules(room), f"the room {room} is empty"
+    found = {str(path.relative_to(ROOT)): wrong_imports(room, path.read_text()) for path in modules(room)}
+    assert {path: sorted(names) for path, names in found.items() if names} == {}
+
+
+def test_every_room_is_known():
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "wrong"),
+    [
+        ("rna", "import pandas as pd", {"pandas"}),
+        ("rna", "import numpy, json", set()),
+        ("pruning", "def rule():\n    import torch", {"torch"}),
+        ("s2", "from s1.network import Maps", {"s1"}),
+        ("s2", "from tracking.runs import start_run", {"tracking"}),
+        ("s2", "from tracking.runs import start_run\ndef main(argv): ...", set()),
+        ("s2", "import mlflow\ndef main(argv): ...", {"mlflow"}),
+        ("pipeline", "import mlflow.pyfunc", {"mlflow"}),
+        ("entry", "from rna import boxes", {"rna"}),
+    ],
+)
+def test_the_check_itself(room, source, wrong):
+    assert wrong_imports(room, source) == wrong

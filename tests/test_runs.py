@@ -1,0 +1,359 @@
+"""Runs: what stands in MLflow afterwards, whose run it is, and a server that goes away."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from entry.errors import UserError, run_command
+from tracking import client as client_module
+from tracking import resend, runs
+from tracking.runs import CONTINUED_AS, resolve_run_id, start_run
+
+
+def runs_of(experiment: str) -> list:
+    client = MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    return [] if found is None else client.search_runs([found.experiment_id])
+
+
+def test_a_run_holds_what_was_told(tracking_uri, tmp_path):
+    import matplotlib.pyplot as plt
+
+    table = tmp_path / "folder" / "table.txt"
+    table.parent.mkdir()
+    table.write_text("x")
+    with start_run("train", "train baseline seed0", tags={"preset": "debug"}) as tracker:
+        tracker.params(
+            {"network": {"n_dim": 20, "betas": (0.9, 0.98)}, "resume": None, "bf16": False, "long": "x" * 9000}
+        )
+        tracker.metrics({"val/auroc": 0.5, "% kept": 3.0, "undefined": float("nan"), "inf": float("inf")}, step=1)
+        tracker.metrics({"val/auroc": 0.75}, step=2)
+        tracker.metrics({}, step=3)
+        tracker.dataset("sample", "ab" * 32, "data/sample.parquet", "train", {"rows": 5})
+        tracker.artifact(table)
+        tracker.artifact(table.parent, "inputs")
+        figure, _ = plt.subplots()
+        tracker.figure(figure, "figures/roc")
+        plt.close(figure)
+
+    client = MlflowClient()
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "train baseline seed0"
+    assert client.get_experiment(run.info.experiment_id).name == "rna-s2"
+    assert run.data.tags["stage"] == "train"
+    assert run.data.tags["preset"] == "debug"
+    assert run.data.tags["git_dirty"] in ("true", "false", "unknown")
+    assert run.data.tags["digest.train"] == "ab" * 32
+    long = run.data.params.pop("long")
+    assert len(long) <= 6000 and long.endswith("x... (9000 characters)")
+    assert run.data.params == {
+        "network.n_dim": "20",
+        "network.betas": "0.9, 0.98",
+        "resume": "none",
+        "bf16": "false",
+    }
+    assert run.data.metrics == {"val/auroc": 0.75, "percent kept": 3.0}
+    history = client.get_metric_history(tracker.run_id, "val/auroc")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.75)]
+    (dataset_input,) = run.inputs.dataset_inputs
+    assert dataset_input.dataset.digest == ("ab" * 32)[:36]
+    assert json.loads(dataset_input.dataset.profile) == {"rows": 5, "digest": "ab" * 32}
+    assert dataset_input.tags[0].value == "train"
+    assert {a.path for a in client.list_artifacts(tracker.run_id)} == {
+        "environment.txt",
+        "figures",
+        "inputs",
+        "table.txt",
+    }
+    assert [a.path for a in client.list_artifacts(tracker.run_id, "inputs/folder")] == ["inputs/folder/table.txt"]
+    picture = Path(client.download_artifacts(tracker.run_id, "figures/roc.png"))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    environment = Path(client.download_artifacts(tracker.run_id, "environment.txt")).read_text()
+    assert "\nmlflow==" in environment and environment.startswith("# Python 3.")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(UserError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(2), "FAILED")]
+)
+def test_a_run_that_does_not_end_well_says_so(tracking_uri, error, status):
+    with pytest.raises(type(error)), start_run("prune", "prune") as tracker:
+        raise error
+    assert MlflowClient().get_run(tracker.run_id).info.status == status
+
+
+def test_a_missing_artifact_is_named(tracking_uri):
+    with pytest.raises(UserError, match=r"nowhere\.txt"), start_run("prune", "prune") as tracker:
+        tracker.artifact(Path("nowhere.txt"))
+
+
+def test_children_stand_below_their_parent_and_in_its_experiment(tracking_uri):
+    with (
+        start_run("main", "comparison", experiment="other") as parent,
+        start_run("train", "child", parent_run_id=parent.run_id) as child,
+    ):
+        pass
+    run = MlflowClient().get_run(child.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.info.experiment_id == parent.experiment_id
+    assert len(runs_of("other")) == 2
+
+
+def test_a_run_can_be_gone_on_with(tracking_uri):
+    with start_run("train", "first") as first:
+        first.params({"epoch": 2, "seed": 0})
+    with start_run("train", "first", run_id=first.run_id) as again:
+        again.params({"epoch": 4, "seed": 0})
+        assert MlflowClient().get_run(first.run_id).info.status == "RUNNING"
+    run = MlflowClient().get_run(first.run_id)
+    assert again.run_id == first.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"epoch": "2", "seed": "0"}
+    assert run.data.tags["used.epoch"] == "4"
+    assert "used.seed" not in run.data.tags
+
+
+def outer_run(monkeypatch, experiment_id: str, name: str = "bold-snake-391") -> str:
+    """A run as `mlflow run` makes it before it starts the command."""
+    tags = {"mlflow.source.type": "PROJECT", "mlflow.project.entryPoint": "train"}
+    client = MlflowClient()
+    outer = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    client.log_param(outer, "in_file", "'a b.parquet'")
+    client.log_param(outer, "epochs", "''")
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment_id)
+    return outer
+
+
+def test_the_run_of_mlflow_run_becomes_ours_in_a_fresh_store(tracking_uri, monkeypatch):
+    outer = outer_run(monkeypatch, "0")
+    with start_run("train", "train baseline") as tracker:
+        tracker.params({"in_file": "a b.parquet", "epochs": 50})
+        assert "MLFLOW_RUN_ID" not in os.environ
+        with start_run("prune", "second") as second:
+            pass
+    assert tracker.run_id == outer
+    assert second.run_id != outer
+    run = MlflowClient().get_run(outer)
+    assert run.info.run_name == "train baseline"
+    assert run.data.tags["used.epochs"] == "50"
+    assert "used.in_file" not in run.data.tags
+    assert {r.info.run_id for r in runs_of("rna-s2")} == {outer, second.run_id}
+    assert runs_of("Default") == []
+
+
+def test_the_experiment_that_the_user_chose_is_kept(tracking_uri, monkeypatch):
+    outer = outer_run(monkeypatch, MlflowClient().create_experiment("mine"), name="my own name")
+    with start_run("train", "train baseline") as tracker:
+        pass
+    assert tracker.run_id == outer
+    assert [r.info.run_name for r in runs_of("mine")] == ["my own name"]
+
+
+def test_elsewhere_a_pointer_stays_until_the_next_run(tracking_uri, monkeypatch):
+    client = MlflowClient()
+    client.create_run("0")  # somebody else's: MLflow's default experiment is not ours to rename
+    first = outer_run(monkeypatch, "0")
+    with start_run("train", "one") as one:
+        pass
+    client.set_terminated(first)  # what `mlflow run` does at its end
+    second = outer_run(monkeypatch, "0")
+    with start_run("train", "two") as two:
+        pass
+    assert {r.info.run_id for r in runs_of("rna-s2")} == {one.run_id, two.run_id}
+    assert all(r.data.tags["mlflow.project.entryPoint"] == "train" for r in runs_of("rna-s2"))
+    assert len(runs_of("Default")) == 2
+    assert client.get_run(first).info.lifecycle_stage == "deleted"
+    assert client.get_run(second).data.tags[CONTINUED_AS] == two.run_id
+    assert resolve_run_id(first) == one.run_id
+    assert resolve_run_id(one.run_id) == one.run_id
+
+
+def test_an_explicit_experiment_wins(tracking_uri, monkeypatch):
+    outer_run(monkeypatch, MlflowClient().create_experiment("mine"))
+    with start_run("train", "one", experiment="other"):
+        pass
+    assert [r.info.run_name for r in runs_of("other")] == ["one"]
+
+
+def test_the_environment_names_an_experiment(tracking_uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    with start_run("train", "one"):
+        pass
+    assert len(runs_of("named")) == 1
+
+
+def test_unknown_runs_and_deleted_experiments_are_one_line(tracking_uri):
+    with pytest.raises(UserError, match="no run 'abc'"):
+        resolve_run_id("abc")
+    client = MlflowClient()
+    client.delete_experiment(client.create_experiment("gone"))
+    with pytest.raises(UserError, match="'gone' was deleted"), start_run("train", "x", experiment="gone"):
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def at_address(monkeypatch):
+    """Sets the address of the tracking store for a test."""
+    import mlflow
+
+    def set_address(uri: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield set_address
+    mlflow.set_tracking_uri(None)
+
+
+def test_an_unreachable_server_is_one_line(at_address, capsys):
+    address = f"http://user:secret@127.0.0.1:{free_port()}"
+    at_address(address)
+
+    def main(argv):
+        with start_run("train", "x"):
+            raise AssertionError("the block must not start")
+
+    assert run_command(main) == 1
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert "cannot be reached" in line and "MLFLOW_TRACKING_URI" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/none/mlflow.db"])
+def test_an_unusable_store_is_one_line(at_address, uri):
+    at_address(uri)
+    with pytest.raises(UserError, match="tracking store"), start_run("train", "x"):
+        pass
+
+
+class Outage:
+    """Stands before the client's requests and refuses them while the server is ``down``."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.down = False
+        real = runs.perform
+
+        def perform(client, run_id, action):
+            if self.down:
+                raise MlflowException("API request failed with exception: connection refused")
+            real(client, run_id, action)
+
+        monkeypatch.setattr(runs, "perform", perform)
+
+
+@pytest.fixture
+def outage(monkeypatch) -> Outage:
+    return Outage(monkeypatch)
+
+
+def test_what_a_server_missed_is_sent_when_it_is_back(tracking_uri, outage, monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    with start_run("train", "x") as tracker:
+        tracker.metrics({"loss": 3.0}, step=1)
+        outage.down = True
+        tracker.metrics({"loss": 2.0}, step=2)
+        tracker.text("report", "reports/report.txt")
+        outage.down = False
+        tracker.metrics({"loss": 1.5}, step=3)  # too soon to try again
+        assert len(MlflowClient().get_metric_history(tracker.run_id, "loss")) == 1
+        now[0] += 31.0
+        tracker.metrics({"loss": 1.0}, step=4)
+        history = MlflowClient().get_metric_history(tracker.run_id, "loss")
+        assert [(m.step, m.value) for m in history] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
+    assert Path(MlflowClient().download_artifacts(tracker.run_id, "reports/report.txt")).read_text() == "report"
+    assert MlflowClient().get_run(tracker.run_id).info.status == "FINISHED"
+    assert not list(Path("outputs/unsent").glob("*.jsonl"))
+    assert sum("cannot be reached" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, caplog, monkeypatch):
+    with start_run("train", "x") as tracker:
+        outage.down = True
+        tracker.metrics({"loss": 2.0}, step=1)
+        tracker.params({"epoch": 1})
+        tracker.dataset("d", "e" * 64, "s", "train", {})
+        tracker.text("report", "report.txt")
+    (kept,) = Path("outputs/unsent").glob("*.jsonl")
+    assert f"python -m tracking.resend {kept}" in caplog.text
+    assert MlflowClient().get_run(tracker.run_id).info.status == "RUNNING"
+
+    monkeypatch.setattr(resend, "perform", runs.perform)
+    with pytest.raises(UserError, match="cannot be reached"):
+        resend.main([str(kept)])
+    outage.down = False
+    resend.main([str(kept)])
+    run = MlflowClient().get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"loss": 2.0}
+    assert run.data.params == {"epoch": "1"}
+    assert run.inputs.dataset_inputs[0].dataset.name == "d"
+    assert Path(MlflowClient().download_artifacts(tracker.run_id, "report.txt")).read_text() == "report"
+    assert list(Path("outputs/unsent").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read"), ("[1]\n", "not a file of unsent"), ("", "not a")]
+)
+def test_resend_refuses_other_files(tmp_path, content, said):
+    path = tmp_path / "kept.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        resend.resend(path)
+    with pytest.raises(UserError, match="usage"):
+        resend.main([])
+
+
+def test_a_request_that_the_store_refuses_is_an_error_at_once(tracking_uri):
+    with pytest.raises(UserError, match="refuses"), start_run("train", "x") as tracker:
+        MlflowClient().delete_run(tracker.run_id)
+        try:
+            tracker.metrics({"loss": 1.0})
+        finally:
+            MlflowClient().restore_run(tracker.run_id)
+
+
+def test_a_server_that_never_answers_is_told_in_time(at_address, monkeypatch):
+    """The settings for the first request are tight; those for later ones are looser; the user's own are kept."""
+    seen = []
+
+    class Broken(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+            self.send_response(503)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        at_address(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(UserError, match="cannot be reached"):
+            client_module.open_client()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert seen == ["5"]
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
