@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from boxtables.sensitivity import Sensitivity, box_sensitivity
 from boxtables.table import BoxTable, Ragged
 from entry.options import Options
 from rna.boxes import (
@@ -22,7 +23,6 @@ from rna.boxes import (
     bounds,
     inner_pair,
     inside_map,
-    is_in,
     outer_pair,
     ragged_positions,
 )
@@ -73,28 +73,14 @@ class PruneResult:
         counts: one entry per rule and box type, rules in the order in which they applied: columns ``rule``, ``type``,
             ``before``, ``after``, ``dropped``. A rule that is off dropped 0.
         skipped_rows: ``(skipped,)`` int64; positions in the input of the rows that ``max_len`` skipped.
-        n_bb_found: ``(rows,)`` int64; target boxes that stand identically among the kept proposals of their type.
-            ``None`` where the table has no targets.
-        n_target: ``(rows,)`` int64; target boxes. ``None`` where the table has no targets.
-        sensitivity: target boxes found over target boxes, by type and for ``all``; NaN where there is no target box,
-            empty where the table has no targets.
-        full_sensitivity_rows: rows all of whose target boxes are found (a row without target boxes is one of them).
+        sensitivity: target boxes found among the kept proposals, per row and per type; ``None`` where the table has no
+            targets.
     """
 
     table: BoxTable
     counts: pd.DataFrame
     skipped_rows: np.ndarray
-    n_bb_found: np.ndarray | None
-    n_target: np.ndarray | None
-    sensitivity: dict[str, float]
-    full_sensitivity_rows: int
-
-    @property
-    def full_sensitivity_share(self) -> float:
-        """Share of rows with 100 % box sensitivity; NaN without rows or targets."""
-        if self.n_target is None or not self.table.rows:
-            return float("nan")
-        return self.full_sensitivity_rows / self.table.rows
+    sensitivity: Sensitivity | None
 
 
 def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
@@ -134,15 +120,11 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     drop(isolated_loops(boxes, lengths, keep) if rules.drop_isolated_loops else None)
 
     pruned = table if keep.all() else table.select_proposals(keep)
-    found, n_target, sensitivity = box_sensitivity(pruned)
     return PruneResult(
         table=pruned,
         counts=_count_table(np.array(steps)),
         skipped_rows=np.flatnonzero(skipped),
-        n_bb_found=found,
-        n_target=n_target,
-        sensitivity=sensitivity,
-        full_sensitivity_rows=0 if found is None else int(np.count_nonzero(found == n_target)),
+        sensitivity=box_sensitivity(pruned),
     )
 
 
@@ -220,26 +202,6 @@ def isolated_loops(boxes: Boxes, lengths: np.ndarray, among: np.ndarray) -> np.n
     ):
         closed[loops] |= np.isin(pair[loops], facing_end[stem])
     return among & (boxes.type != STEM) & ~closed
-
-
-def box_sensitivity(table: BoxTable) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, float]]:
-    """Target boxes found among the proposals.
-
-    Returns:
-        found and target boxes of each row, ``(rows,)`` int64 each (``None`` without targets), and the share of target
-        boxes found by type name and for ``all``.
-    """
-    targets = table.targets
-    if targets is None:
-        return None, None, {}
-    found = is_in(targets, table.proposals)
-    n_found = np.bincount(targets.row[found], minlength=table.rows)
-    shares = {name: _share(found[targets.type == code]) for code, name in enumerate(BOX_TYPES)}
-    return n_found, np.diff(targets.offsets), shares | {"all": _share(found)}
-
-
-def _share(found: np.ndarray) -> float:
-    return float(found.mean()) if len(found) else float("nan")
 
 
 def _count_table(steps: np.ndarray) -> pd.DataFrame:
