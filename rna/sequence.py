@@ -25,6 +25,10 @@ for _code, _letters in enumerate(("A", "C", "G", "TU", "N" + AMBIGUITY_CODES)):
     for _letter in _letters + _letters.lower():
         _CODE_OF_BYTE[ord(_letter)] = _code
 
+_MASK = str.maketrans(
+    AMBIGUITY_CODES + AMBIGUITY_CODES.lower(), "N" * len(AMBIGUITY_CODES) + "n" * len(AMBIGUITY_CODES)
+)
+
 CAN_PAIR = np.zeros((5, 5), bool)
 """``(5, 5)`` bool over base codes: A-U, G-C and the wobble pair G-U, in either order; N pairs with nothing."""
 for _i, _j in ("AT", "CG", "GT"):
@@ -73,6 +77,11 @@ def decode(codes: np.ndarray, rna: bool = False) -> str:
     """The sequence of ``(L,)`` base codes in capitals, with U for T where ``rna`` is set."""
     letters = np.frombuffer((BASES.replace("T", "U") if rna else BASES).encode(), np.uint8)
     return letters[codes].tobytes().decode()
+
+
+def mask_ambiguous(seq: str) -> str:
+    """The sequence with its ambiguity codes as N (n for small letters) and everything else as it is."""
+    return seq.translate(_MASK)
 
 
 def one_hot(codes: np.ndarray) -> np.ndarray:
