@@ -1,0 +1,70 @@
+"""Configuration of stage 1: its network, its data, its training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from entry.options import Options
+from s1.selection import SelectionOptions
+
+
+class NetworkConfig(Options):
+    """Size of the fully convolutional network."""
+
+    channels: int = Field(64, ge=1, description="channels of the residual stream")
+    hidden: int = Field(64, ge=1, description="channels of the 3x3 convolution inside a block")
+    dilations: tuple[int, ...] = Field(
+        (1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8), min_length=1, description="dilation of each residual block's convolution"
+    )
+    first_kernel: int = Field(5, ge=1, description="side of the first convolution, odd")
+    head_hidden: int = Field(96, ge=1, description="channels of the hidden layer before the outputs")
+
+    @field_validator("dilations")
+    @classmethod
+    def _dilations_are_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 1:
+            raise ValueError(f"dilations must be 1 or more, got {list(value)}")
+        return value
+
+    @field_validator("first_kernel")
+    @classmethod
+    def _kernel_is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, e.g. {value + 1}")
+        return value
+
+
+class DataConfig(Options):
+    """Which rows of the table train the network and which validate it."""
+
+    max_len: int = Field(160, ge=2, description="longer sequences are left out, in bases")
+    val_share: float = Field(0.05, gt=0, lt=1, description="share of the rows that validate; whole transcripts")
+    max_val_rows: int = Field(400, ge=1, description="rows that validate at most")
+
+
+class TrainingConfig(Options):
+    """How the network is trained."""
+
+    epoch: int = Field(20, ge=1, description="epochs: parts of the training after which it is validated and saved")
+    rows_per_epoch: int = Field(5000, ge=0, description="rows in an epoch, each once before any comes again; 0: all")
+    batch_pixels: int = Field(16384, ge=1, description="map cells in a batch: rows times the square of the longest")
+    lr: float = Field(2e-3, gt=0, description="largest learning rate of AdamW; falls to zero along a cosine")
+    warmup_share: float = Field(0.02, ge=0, lt=1, description="share of the training in which the rate rises to it")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay rates")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    scalar_weight: float = Field(0.2, ge=0, description="weight of the loss of the size as a number beside the others")
+    precision: Literal["32", "bf16"] = Field("bf16", description="32: single precision; bf16: mixed with bfloat16")
+
+
+class S1Config(Options):
+    """Stage 1: network, data, training, and the selection at which it is validated."""
+
+    network: NetworkConfig = Field(default_factory=NetworkConfig, description="size of the network")
+    data: DataConfig = Field(default_factory=DataConfig, description="which rows train")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how it is trained")
+    selection: SelectionOptions = Field(
+        default_factory=lambda: SelectionOptions(), description="which proposals count for the sensitivity"
+    )

@@ -1,0 +1,38 @@
+"""Parameters of inference: which proposals are kept, and how the maps are computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from entry.options import Options
+
+Selection = Literal["on_threshold", "n_proposal", "both", "union"]
+
+
+class SelectionOptions(Options):
+    """Which of the proposed boxes are kept."""
+
+    selection: Selection = Field(
+        "on_threshold",
+        description="on_threshold: only cells whose p_on exceeds on_threshold propose; n_proposal: all cells propose,"
+        " and boxes are kept whose number of proposals over their area exceeds n_proposal_threshold; both: the second"
+        " after the first; union: boxes that either keeps, with the proposals of all cells",
+    )
+    on_threshold: float = Field(0.1, ge=0, lt=1, description="p_on that a cell must exceed to propose")
+    n_proposal_threshold: float = Field(
+        0.2, ge=0, description="proposals per cell of the box that a box must exceed; half of it for hloops"
+    )
+    mask_lower_triangle: bool = Field(
+        True, description="mask location and size classes that would put the box outside of the map's upper triangle"
+    )
+    drop_impossible_stems: bool = Field(False, description="drop stems with a pair other than A-U, G-C, G-U")
+
+
+class InferenceOptions(Options):
+    """How the maps are computed: memory and speed, not the result (but for rounding)."""
+
+    batch_pixels: int = Field(131072, ge=1, description="map cells in a batch: rows times the square of the longest")
+    patch: int = Field(384, ge=16, description="longest map computed whole; longer ones in patches of this side")
+    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
