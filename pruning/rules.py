@@ -20,6 +20,7 @@ from rna.boxes import (
     ILOOP,
     STEM,
     Boxes,
+    among,
     bounds,
     inner_pair,
     inside_map,
@@ -140,7 +141,7 @@ def proposed_well(prob_sm: Ragged, prob_sl: Ragged, min_pixel_pred: int, min_pro
     return good
 
 
-def impossible_stems(boxes: Boxes, seqs: list[str], among: np.ndarray) -> np.ndarray:
+def impossible_stems(boxes: Boxes, seqs: list[str], remaining: np.ndarray) -> np.ndarray:
     """Stems with a pair other than A-U, G-C or G-U, in either order; T is U, case means nothing, N pairs with nothing.
 
     A stem that is not square leaves bases of its longer strand without a partner, so no sequence makes it possible.
@@ -148,12 +149,12 @@ def impossible_stems(boxes: Boxes, seqs: list[str], among: np.ndarray) -> np.nda
     Args:
         boxes: the boxes of all rows.
         seqs: the sequence of each row, over the alphabet of :mod:`rna.sequence`.
-        among: ``(boxes,)`` bool; only these are judged. They must lie in the map.
+        remaining: ``(boxes,)`` bool; only these are judged. They must lie in the map.
 
     Returns:
         ``(boxes,)`` bool.
     """
-    stem = np.flatnonzero(among & (boxes.type == STEM))
+    stem = np.flatnonzero(remaining & (boxes.type == STEM))
     codes, starts = encode_many(seqs)
     place, k = ragged_positions(np.minimum(boxes.siz_x[stem], boxes.siz_y[stem]))
     start = starts[boxes.row[stem]]
@@ -176,7 +177,7 @@ def below_diagonal(boxes: Boxes) -> np.ndarray:
     return np.where(boxes.type == HLOOP, off_diagonal, last_row >= first_col)
 
 
-def isolated_loops(boxes: Boxes, lengths: np.ndarray, among: np.ndarray) -> np.ndarray:
+def isolated_loops(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) -> np.ndarray:
     """Loops none of whose closing pairs is the end of a stem that faces them.
 
     Neighbouring boxes share a corner cell, so the outer pair of a loop (the only closing pair of an hloop) must be the
@@ -186,7 +187,7 @@ def isolated_loops(boxes: Boxes, lengths: np.ndarray, among: np.ndarray) -> np.n
     Args:
         boxes: the boxes of all rows.
         lengths: ``(rows,)`` length of each sequence.
-        among: ``(boxes,)`` bool; only these are judged and only these stems count. They must lie in the map.
+        remaining: ``(boxes,)`` bool; only these are judged and only these stems count. They must lie in the map.
 
     Returns:
         ``(boxes,)`` bool.
@@ -194,14 +195,14 @@ def isolated_loops(boxes: Boxes, lengths: np.ndarray, among: np.ndarray) -> np.n
     base = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64) ** 2)])[:-1][boxes.row]
     width = np.asarray(lengths, np.int64)[boxes.row]
     outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
-    stem = among & (boxes.type == STEM)
+    stem = remaining & (boxes.type == STEM)
     closed = np.zeros(len(boxes), bool)
     for loops, pair, facing_end in (
-        (among & (boxes.type != STEM), outer, inner),
-        (among & (boxes.type == ILOOP), inner, outer),
+        (remaining & (boxes.type != STEM), outer, inner),
+        (remaining & (boxes.type == ILOOP), inner, outer),
     ):
-        closed[loops] |= np.isin(pair[loops], facing_end[stem])
-    return among & (boxes.type != STEM) & ~closed
+        closed[loops] |= among(pair[loops], facing_end[stem])
+    return remaining & (boxes.type != STEM) & ~closed
 
 
 def _count_table(steps: np.ndarray) -> pd.DataFrame:

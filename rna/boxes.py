@@ -212,4 +212,22 @@ def is_in(boxes: Boxes, others: Boxes) -> np.ndarray:
     else:
         _, code = np.unique(both, axis=0, return_inverse=True)
         code = code.reshape(-1)
-    return np.isin(code[: len(boxes)], code[len(boxes):])
+    return among(code[: len(boxes)], code[len(boxes):])
+
+
+def among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each of ``values`` (``(n,)``) is one of ``others`` (``(m,)``); both int64. Returns ``(n,)`` bool.
+
+    Sorts the shorter of the two alone, which for some target boxes among very many proposals is several times faster
+    than :func:`numpy.isin`.
+    """
+    if not len(values) or not len(others):
+        return np.zeros(len(values), bool)
+    if len(others) <= len(values):
+        known = np.unique(others)
+        return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    wanted, place = np.unique(values, return_inverse=True)
+    position = np.minimum(np.searchsorted(wanted, others), len(wanted) - 1)
+    seen = np.zeros(len(wanted), bool)
+    seen[position[wanted[position] == others]] = True
+    return seen[place]

@@ -190,14 +190,24 @@ class EncodedDataset:
         Raises:
             UserError: the folder cannot be written, or something that is no dataset lies there.
         """
-        path = Path(path)
-        if path.exists() and not (path.is_dir() and ((path / META_FILE).is_file() or not any(path.iterdir()))):
-            raise UserError(f"{path}: is there already and is no encoded dataset; choose another output path")
+        path = check_dataset_path(path)
         with atomic_path(path) as folder:
             folder.mkdir()
             for name, array in self.arrays().items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
             (folder / META_FILE).write_text(self.meta.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def check_dataset_path(path: str | Path) -> Path:
+    """A path to which a dataset may be saved: nothing lies there, or an empty folder, or a dataset to be replaced.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and ((path / META_FILE).is_file() or not any(path.iterdir()))):
+        raise UserError(f"{path}: is there already and is no encoded dataset; choose another output path")
+    return path
 
 
 def counts_of(box_type: np.ndarray, labels: np.ndarray, rows: int) -> dict[str, object]:
