@@ -195,13 +195,13 @@ def ragged_median(values: Ragged) -> np.ndarray:
     Entries of one length are sorted together as a matrix, so that the work in Python is one step per length.
     """
     median = np.zeros(len(values))
-    lengths = values.lengths
-    order = np.argsort(lengths, kind="stable")
-    present, first = np.unique(lengths[order], return_index=True)
-    for length, entries in zip(present.tolist(), np.split(order, first[1:]), strict=True):
-        if length:
-            block = np.sort(values.values[values.offsets[entries][:, None] + np.arange(length)], axis=1)
-            median[entries] = (block[:, (length - 1) // 2] + block[:, length // 2]) / 2
+    filled = np.flatnonzero(values.lengths)
+    order = filled[np.argsort(values.lengths[filled], kind="stable")]
+    present, first = np.unique(values.lengths[order], return_index=True)
+    for length, start, end in zip(present.tolist(), first, [*first[1:], len(order)], strict=False):
+        entries = order[start:end]
+        block = np.sort(values.values[values.offsets[entries][:, None] + np.arange(length)], axis=1)
+        median[entries] = (block[:, (length - 1) // 2] + block[:, length // 2]) / 2
     return median
 
 
