@@ -19,7 +19,8 @@ from entry.errors import UserError, run_command
 from entry.options import Options, parse
 from rna.formats import FileError, read_fasta
 from rna.sequence import encode
-from s1.segments import CutRule, cut_segments, default_workers, fold_all, keep_folded, segment_table
+from s1.folding import default_workers, fold_all
+from s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from s1.simulate import simulate_proposals
 
 log = logging.getLogger(__name__)

@@ -126,7 +126,11 @@ def read_structures(path: str | Path) -> Structures:
     name = str(path).lower().removesuffix(".gz")
     for endings, parse in STRUCTURE_FORMATS.items():
         if name.endswith(endings):
-            return parse(read_lines(path))
+            lines = read_lines(path)
+            try:
+                return parse(lines)
+            except FileError as error:
+                raise FileError(f"{path}: {error}") from error
     known = ", ".join(ending for endings in STRUCTURE_FORMATS for ending in endings)
     raise FileError(f"{path}: the format of a structure file is told by its name, which must end in one of {known}")
 
@@ -264,54 +268,65 @@ def format_dot_bracket(records: Iterable[Structure]) -> str:
 # --- CT --------------------------------------------------------------------------------------------------------------
 
 _CT_ENERGY = re.compile(r"(?:ENERGY|dG)\s*=\s*(?P<energy>[-+]?\d+(\.\d+)?)\s*(?P<rest>.*)$", re.IGNORECASE)
+_WHOLE = re.compile("[0-9]{1,9}")
 CT_COLUMNS = 6
-"""Columns of a CT line: index, base, index before, index after, partner (0 for none), index in another numbering."""
+"""Columns of a CT line: index, base, index before, index after, partner (0 for none), and an index in another
+numbering, which may be absent."""
 
 
 def parse_ct(lines: Iterable[str]) -> Structures:
     """Structures of a CT (connectivity table) file, one or several one after the other.
 
-    A header gives the number of bases, an optional ``ENERGY = x``, and the name. Rejected: a table that is cut short
-    or not numbered 1, 2, ...; partners that do not point at each other; a base paired with itself; what
-    :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the first one counts.
+    A header gives the number of bases, an optional ``ENERGY = x``, and the name. Rejected: a table with more or fewer
+    bases than that, or not numbered 1, 2, ...; partners that do not point at each other; a base paired with itself;
+    what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the first counts.
     """
     out = Structures([], [])
     names = _Names()
-    numbered = [(n, line.split("#")[0].strip()) for n, line in enumerate(lines, start=1)]
-    rows = [(n, line) for n, line in numbered if line]
-    k = 0
-    while k < len(rows):
-        line, header = rows[k]
-        count = header.split()[0]
-        if not count.isdigit():
-            out.rejected.append(Rejected("", line, f"a CT table must begin with its number of bases, not {count!r}"))
-            return out
-        body = [row for _, row in rows[k + 1: k + 1 + int(count)]]
-        title = header[len(count):].strip()
+    for block in _ct_blocks(lines):
+        count = (block.header.split() or [""])[0]
+        title = block.header[len(count):].strip()
         match = _CT_ENERGY.search(title)
         name = ((match["rest"] if match else title).split() or [""])[0]
         try:
-            if len(body) < int(count):
-                raise ValueError(f"the table ends after {len(body)} of {count} bases")
-            seq, partner = _columns(body, base=1, partner=4, least=CT_COLUMNS - 1)
+            if not _WHOLE.fullmatch(count):
+                raise ValueError("the line is neither a header (number of bases, name) nor that of a base")
+            if len(block.body) != int(count):
+                raise ValueError(f"the header promises {count} bases, {len(block.body)} lines of bases follow it")
+            seq, partner = _columns(block.body, base=1, partner=4)
             energy = float(match["energy"]) if match else float("nan")
             record = Structure(name, seq, _pairs_of_partners(partner), "", energy)
-            names.check(name, line)
+            names.check(name, block.line)
         except ValueError as error:
-            out.rejected.append(Rejected(name, line, str(error)))
+            out.rejected.append(Rejected(name, max(block.line, 1), str(error)))
         else:
             out.records.append(record)
-        k += 1 + int(count)
     return out
 
 
-def _columns(body: list[str], base: int, partner: int, least: int) -> tuple[str, np.ndarray]:
+def _ct_blocks(lines: Iterable[str]) -> Iterator[_Block]:
+    """Each line that is not that of a base, with the lines of bases that follow it."""
+    block = _Block("", 0, [])
+    for number, line in enumerate(lines, start=1):
+        text = line.split("#")[0].strip()
+        fields = text.split()
+        if len(fields) >= CT_COLUMNS - 1 and len(fields[1]) == 1 and all(map(_WHOLE.fullmatch, fields[2:5])):
+            block.body.append(text)
+        elif text:
+            if block.line or block.body:
+                yield block
+            block = _Block(text, number, [])
+    if block.line or block.body:
+        yield block
+
+
+def _columns(body: list[str], base: int, partner: int) -> tuple[str, np.ndarray]:
     """Sequence and ``(L,)`` partners (0 for none) of a table with one line per base, numbered from 1."""
     fields = [line.split() for line in body]
     for n, row in enumerate(fields, start=1):
-        if len(row) < least or not row[0].isdigit() or not row[partner].isdigit() or len(row[base]) != 1:
+        if len(row) <= partner or len(row[base]) != 1 or not _WHOLE.fullmatch(row[partner]):
             raise ValueError(f"line {n} of the table is not that of a base: {body[n - 1]!r}")
-        if int(row[0]) != n:
+        if row[0] != str(n):
             raise ValueError(f"line {n} of the table is numbered {row[0]}")
     seq = "".join(row[base] for row in fields)
     _check_sequence(seq)
@@ -371,7 +386,7 @@ def parse_bpseq(lines: Iterable[str], name: str = "bpseq") -> Structures:
             first = first if body else number
             body.append(text)
     try:
-        seq, partner = _columns(body, base=1, partner=2, least=3)
+        seq, partner = _columns(body, base=1, partner=2)
         return Structures([Structure(name, seq, _pairs_of_partners(partner))], [])
     except ValueError as error:
         return Structures([], [Rejected(name, first, str(error))])
@@ -396,23 +411,26 @@ def parse_csv(lines: Iterable[str]) -> Structures:
     Rejected as in :func:`parse_dot_bracket`.
 
     Raises:
-        FileError: the header lacks a column.
+        FileError: the header lacks a column, or the text is not CSV.
     """
     reader = csv.DictReader(lines)
-    missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
-    if missing:
-        raise FileError(f"the CSV has no column {', '.join(missing)}; it needs {', '.join(CSV_COLUMNS)}")
     out = Structures([], [])
     names = _Names()
-    for row in reader:
-        name, seq, structure = (str(row[column] or "").strip() for column in CSV_COLUMNS)
-        try:
-            record = _structure(name, seq, structure, family=(row.get("family") or "").strip())
-            names.check(name, reader.line_num)
-        except ValueError as error:
-            out.rejected.append(Rejected(name, reader.line_num, str(error)))
-        else:
-            out.records.append(record)
+    try:
+        missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
+        if missing:
+            raise FileError(f"the CSV has no column {', '.join(missing)}; it needs {', '.join(CSV_COLUMNS)}")
+        for row in reader:
+            name, seq, structure = (str(row[column] or "").strip() for column in CSV_COLUMNS)
+            try:
+                record = _structure(name, seq, structure, family=(row.get("family") or "").strip())
+                names.check(name, reader.line_num)
+            except ValueError as error:
+                out.rejected.append(Rejected(name, reader.line_num, str(error)))
+            else:
+                out.records.append(record)
+    except csv.Error as error:
+        raise FileError(f"what follows line {reader.line_num} is not CSV ({error})") from error
     return out
 
 

@@ -1,4 +1,4 @@
-"""From transcripts to segments with a structure: cutting, folding with ViennaRNA, and the table they make.
+"""From transcripts and folds, or from known structures, to the table that stage 1 starts from.
 
 The table is that of S1's input and training data: sequence, structure, target boxes, no proposals yet. Sequences keep
 their case and T or U; ambiguity codes become N.
@@ -7,9 +7,7 @@ their case and T or U; ambiguity codes become N.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,14 +15,11 @@ import numpy as np
 import pandas as pd
 
 from boxtables.table import BoxTable, Ragged
-from entry.errors import UserError
 from rna import formats
 from rna.boxes import Boxes
 from rna.pairs import from_dot_bracket, remove_pseudoknots, target_boxes
-from rna.sequence import decode, encode, mask_ambiguous
-
-FOLD_CHUNK = 32
-"""Segments that a worker process folds at a time."""
+from rna.sequence import mask_ambiguous
+from s1.folding import Folded
 
 
 @dataclass(frozen=True)
@@ -108,66 +103,6 @@ def named_generator(seed: int, name: str) -> np.random.Generator:
     """A generator whose draws depend on the seed and a name (of a transcript, of a row) alone."""
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-
-
-class Folded(NamedTuple):
-    """What ViennaRNA says of a sequence.
-
-    Attributes:
-        structure: minimum-free-energy structure in dot-bracket.
-        fe: its free energy in kcal/mol.
-        mfe_freq: its frequency in the Boltzmann ensemble, 0..1.
-        ens_div: ensemble diversity: mean base-pair distance between two structures drawn from the ensemble.
-    """
-
-    structure: str
-    fe: float
-    mfe_freq: float
-    ens_div: float
-
-
-def fold(seq: str) -> Folded:
-    """Fold one sequence with ViennaRNA at its default parameters (37 degrees, Turner 2004, dangles 2).
-
-    Ambiguous bases pair with nothing.
-
-    Raises:
-        ValueError: a character outside the alphabet.
-        UserError: ViennaRNA is not installed.
-    """
-    try:
-        import RNA
-    except ImportError as error:
-        raise UserError("folding needs ViennaRNA, which is not installed; pip install ViennaRNA") from error
-    compound = RNA.fold_compound(decode(encode(seq), rna=True))
-    structure, energy = compound.mfe()
-    compound.exp_params_rescale(energy)
-    compound.pf()
-    return Folded(structure, float(energy), float(compound.pr_structure(structure)), float(compound.mean_bp_distance()))
-
-
-def default_workers() -> int:
-    """One process for each core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _fold_chunk(seqs: Sequence[str]) -> list[Folded]:
-    return [fold(seq) for seq in seqs]
-
-
-def fold_all(seqs: Sequence[str], workers: int, progress: Callable[[Iterable], Iterable] = iter) -> list[Folded]:
-    """Fold sequences on ``workers`` processes (1: in this one); the results come in order and do not depend on it.
-
-    Args:
-        seqs: sequences over the alphabet of :mod:`rna.sequence`.
-        workers: number of processes.
-        progress: wraps the stream of results (one item per sequence), to show a progress bar.
-    """
-    if workers <= 1 or len(seqs) <= FOLD_CHUNK:
-        return list(progress(map(fold, seqs)))
-    with multiprocessing.get_context("spawn").Pool(min(workers, -(-len(seqs) // FOLD_CHUNK))) as pool:
-        chunks = pool.imap(_fold_chunk, [seqs[k: k + FOLD_CHUNK] for k in range(0, len(seqs), FOLD_CHUNK)])
-        return list(progress(folded for chunk in chunks for folded in chunk))
 
 
 def keep_folded(
