@@ -13,7 +13,7 @@ from entry.errors import UserError, run_command
 from entry.options import Options, parse
 from entry.tracker import Tracker, timed
 from rna.boxes import BOX_TYPES
-from s2.dataset import META_FILE, EncodedDataset, Kind, check_dataset_path
+from s2.dataset import EncodedDataset, Kind, check_dataset_path
 from s2.features import featurize
 from tracking.runs import DEFAULT_EXPERIMENT, start_run
 
@@ -83,7 +83,6 @@ def run_featurize(options: FeaturizeOptions, tracker: Tracker) -> EncodedDataset
         | {f"positives/{name}": meta.positives_per_type[name] for name in BOX_TYPES}
         | {f"seconds/{name}": value for name, value in seconds.items()}
     )
-    tracker.artifact(Path(options.out_file) / META_FILE)
     tracker.artifact(Path(options.out_file), "dataset")
     tracker.tags({"kind": options.kind, "out_file": options.out_file, "digest.out_file": data.digest})
     return data
