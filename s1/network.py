@@ -144,7 +144,7 @@ class ProposalNetwork(nn.Module):
         return split_outputs(self.outputs[box_type](cells), box_type)
 
     def cell_outputs(self, cells: Tensor) -> list[TypeOutputs]:
-        """Outputs of every box type at cells, in the weights' own precision, from their ``(n, head_hidden)`` features."""
+        """Outputs of every box type at cells, from their ``(n, head_hidden)`` features, in the weights' precision."""
         cells = cells.to(self.outputs[STEM].weight.dtype)
         with torch.autocast(cells.device.type, enabled=False):
             return [self.type_outputs(cells, t) for t in (STEM, ILOOP, HLOOP)]

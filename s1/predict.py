@@ -40,7 +40,11 @@ def with_proposals(
             codes.append(encode(seq))
         except ValueError as error:
             raise UserError(f"{table.source}, row {row}: {error}; mend the sequence") from error
-    proposed = propose_boxes(network, codes, selection, inference, seconds, progress)
+    return table_of_proposals(table, propose_boxes(network, codes, selection, inference, seconds, progress))
+
+
+def table_of_proposals(table: BoxTable, proposed: ProposedBoxes) -> BoxTable:
+    """The table with these boxes in place of those it had, and with the columns of :func:`proposal_norms`."""
     return replace(
         table, proposals=proposed.boxes, prob_sm=proposed.prob_sm, prob_sl=proposed.prob_sl,
         extra=proposal_norms(proposed),

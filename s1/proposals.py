@@ -42,6 +42,22 @@ HLOOP_AREA_SHARE = 0.5
 """Share of an hloop's square that lies above the diagonal, about; its threshold on n_proposal shrinks by it."""
 
 
+class CellOutputs(NamedTuple):
+    """What the network says of the cells above the diagonal in a patch of some maps.
+
+    Attributes:
+        row, i, j: ``(n,)`` int64: sequence of the batch, and the cell.
+        length: ``(n,)`` int64: length of the cell's sequence.
+        outputs: outputs of each box type at the cells.
+    """
+
+    row: Tensor
+    i: Tensor
+    j: Tensor
+    length: Tensor
+    outputs: Sequence[TypeOutputs]
+
+
 class Proposals(NamedTuple):
     """What many cells propose, one entry per proposal.
 
@@ -97,15 +113,7 @@ def best_class(logits: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
     return choice, torch.exp(top - torch.logsumexp(logits, dim=1))
 
 
-def cell_proposals(
-    outputs: TypeOutputs,
-    box_type: int,
-    row: Tensor,
-    i: Tensor,
-    j: Tensor,
-    length: Tensor,
-    options: SelectionOptions,
-) -> Proposals:
+def cell_proposals(cells: CellOutputs, box_type: int, options: SelectionOptions) -> Proposals:
     """The boxes of one type that cells propose.
 
     With ``mask_lower_triangle`` these classes are taken out of the softmax before the argmax:
@@ -119,15 +127,14 @@ def cell_proposals(
     (``siz != bb_y - bb_x + 1``) is dropped.
 
     Args:
-        outputs: of the cells, ``(n, ...)``.
-        box_type: the type that they are of.
-        row, i, j: ``(n,)`` int64: sequence and cell, i < j.
-        length: ``(n,)`` int64: length of the cell's sequence.
+        cells: the cells, i < j, and their outputs.
+        box_type: of which type.
         options: the threshold on p_on and the masks.
 
     Returns:
         First the softmax size's proposals, then the scalar size's, each in the order of the cells.
     """
+    row, i, j, length, outputs = *cells[:4], cells.outputs[box_type]
     p_on = torch.sigmoid(outputs.on)
     on = p_on > options.on_threshold
     if options.selection in ("on_threshold", "both"):
@@ -174,13 +181,9 @@ def cell_proposals(
     return Proposals.concatenate(parts)
 
 
-def all_proposals(
-    outputs: Sequence[TypeOutputs], row: Tensor, i: Tensor, j: Tensor, length: Tensor, options: SelectionOptions
-) -> Proposals:
+def all_proposals(cells: CellOutputs, options: SelectionOptions) -> Proposals:
     """The boxes of all types that cells propose: :func:`cell_proposals` of each type, one after the other."""
-    return Proposals.concatenate(
-        [cell_proposals(outputs[t], t, row, i, j, length, options) for t in (STEM, ILOOP, HLOOP)]
-    )
+    return Proposals.concatenate([cell_proposals(cells, t, options) for t in (STEM, ILOOP, HLOOP)])
 
 
 def rounded_size(scalar: Tensor) -> Tensor:
@@ -279,79 +282,134 @@ def propose_boxes(
         seconds: where to add the seconds of the network ("network") and of the rest ("proposals").
         progress: wraps the list of batches, to show a progress bar.
     """
+    return propose_selections(network, codes, [selection], inference, seconds, progress)[0]
+
+
+def propose_selections(
+    network: ProposalNetwork,
+    codes: Sequence[np.ndarray],
+    selections: Sequence[SelectionOptions],
+    inference: InferenceOptions | None = None,
+    seconds: dict[str, float] | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[ProposedBoxes]:
+    """As :func:`propose_boxes`, for several selections at the cost of one pass of the network."""
     inference = inference or InferenceOptions()
     seconds = {} if seconds is None else seconds
     lengths = np.array([len(c) for c in codes], np.int64)
     whole = np.flatnonzero(lengths <= inference.patch)
     batches = [*length_batches(lengths, whole, inference.batch_pixels),
                *(np.array([k]) for k in np.flatnonzero(lengths > inference.patch))]
-    done: list[tuple[np.ndarray, ProposedBoxes]] = []
+    done: list[list[tuple[np.ndarray, ProposedBoxes]]] = [[] for _ in selections]
     with torch.inference_mode():
         for rows in progress(batches):
-            stream = map_bands(network, [codes[k] for k in rows], inference, selection, seconds)
-            done.append((rows, merge_bands(stream, len(rows), selection, seconds)))
+            for parts, merged in zip(
+                done, propose_batch(network, [codes[k] for k in rows], selections, inference, seconds), strict=True
+            ):
+                parts.append((rows, merged))
     with timed(seconds, "proposals"):
-        merged = in_row_order(done, len(codes))
-        if selection.drop_impossible_stems:
-            keep = ~impossible_stems(merged.boxes, codes)
-            index = np.flatnonzero(keep)
-            merged = ProposedBoxes(merged.boxes.select(keep), merged.prob_sm.take(index), merged.prob_sl.take(index))
-    return merged
+        return [
+            possible_boxes(in_row_order(parts, len(codes)), codes, selection)
+            for parts, selection in zip(done, selections, strict=True)
+        ]
+
+
+def possible_boxes(
+    proposed: ProposedBoxes, codes: Sequence[np.ndarray], selection: SelectionOptions
+) -> ProposedBoxes:
+    """Without the impossible stems, where the selection says so."""
+    if not selection.drop_impossible_stems:
+        return proposed
+    keep = ~impossible_stems(proposed.boxes, codes)
+    index = np.flatnonzero(keep)
+    return ProposedBoxes(proposed.boxes.select(keep), proposed.prob_sm.take(index), proposed.prob_sl.take(index))
+
+
+def propose_batch(
+    network: ProposalNetwork,
+    codes: Sequence[np.ndarray],
+    selections: Sequence[SelectionOptions],
+    inference: InferenceOptions,
+    seconds: dict[str, float],
+) -> list[ProposedBoxes]:
+    """The boxes of a batch of sequences for each selection; maps are computed in bands of rows, bands in patches.
+
+    A box is merged as soon as no later band can propose it: a cell's box starts at most :data:`MAX_LOCATION` rows
+    above the cell, so what waits for the next band is little, and memory does not grow with the map.
+    """
+    rows = len(codes)
+    waiting = [Proposals.concatenate([]) for _ in selections]
+    done: list[list[ProposedBoxes]] = [[] for _ in selections]
+    for next_row, patches in map_bands(network, codes, inference):
+        bands: list[list[Proposals]] = [[before] for before in waiting]
+        while True:
+            with timed(seconds, "network"):
+                patch = next(patches, None)
+            if patch is None:
+                break
+            with timed(seconds, "proposals"):
+                for band, selection in zip(bands, selections, strict=True):
+                    band.append(all_proposals(patch, selection))
+        with timed(seconds, "proposals"):
+            for k, selection in enumerate(selections):
+                found = Proposals.concatenate(bands[k])
+                complete = found.bb_x + MAX_LOCATION < next_row
+                done[k].append(merge(found.where(complete), rows, selection))
+                waiting[k] = found.where(~complete)
+    with timed(seconds, "proposals"):
+        everyone = np.arange(rows)
+        return [
+            in_row_order([(everyone, part) for part in [*done[k], merge(waiting[k], rows, selection)]], rows)
+            for k, selection in enumerate(selections)
+        ]
 
 
 def map_bands(
-    network: ProposalNetwork,
-    codes: Sequence[np.ndarray],
-    inference: InferenceOptions,
-    selection: SelectionOptions,
-    seconds: dict[str, float],
-) -> Iterator[tuple[int, Proposals]]:
-    """The proposals of a batch of maps, in bands of rows from the top: the first row of the next band, and what this
-    band's cells propose. Maps up to ``inference.patch`` are one band of one patch."""
+    network: ProposalNetwork, codes: Sequence[np.ndarray], inference: InferenceOptions
+) -> Iterator[tuple[int, Iterator[CellOutputs]]]:
+    """The bands of a batch of maps from the top: the row after a band, and its patches from the diagonal to the right.
+
+    Maps up to ``inference.patch`` are one band of one patch. A patch is computed with a margin of the receptive field.
+    """
     padded, lengths = padded_codes(codes)
     longest = padded.shape[1]
-    margin = receptive_field(network.config)
-    side = inference.patch
     device = next(network.parameters()).device
-    padded, lengths, index = padded.to(device), lengths.to(device), torch.arange(longest, device=device)
-    for top in range(0, longest, side):
-        bottom = min(top + side, longest)
-        band = []
-        for left in range(top, longest, side):
-            right = min(left + side, longest)
-            rows = index[max(top - margin, 0): bottom + margin]
-            cols = index[max(left - margin, 0): right + margin]
-            with timed(seconds, "network"):
-                inside = (rows[:, None] < cols[None, :]) & (cols < lengths[:, None])[:, None, :]
-                with torch.autocast(device.type, torch.bfloat16, enabled=inference.precision == "bf16"):
-                    features = network.features(padded[:, rows], padded[:, cols], inside)
-                r, c = top - int(rows[0]), left - int(cols[0])
-                window = (slice(None), slice(r, r + bottom - top), slice(c, c + right - left))
-                row, i, j = torch.nonzero(inside[window], as_tuple=True)
-                outputs = network.cell_outputs(features[window][row, i, j])
-            with timed(seconds, "proposals"):
-                band.append(all_proposals(outputs, row, i + top, j + left, lengths[row], selection))
-        yield bottom, Proposals.concatenate(band)
+    padded, lengths = padded.to(device), lengths.to(device)
+    for top in range(0, longest, inference.patch):
+        bottom = min(top + inference.patch, longest)
+        yield (
+            bottom if bottom < longest else longest + MAX_LOCATION,
+            (
+                patch_outputs(network, padded, lengths, (top, bottom), (left, min(left + inference.patch, longest)),
+                              inference.precision)
+                for left in range(top, longest, inference.patch)
+            ),
+        )
 
 
-def merge_bands(
-    bands: Iterator[tuple[int, Proposals]], rows: int, selection: SelectionOptions, seconds: dict[str, float]
-) -> ProposedBoxes:
-    """Merge the proposals of bands of rows, each box as soon as no later band can propose it.
-
-    A cell's box starts at most :data:`MAX_LOCATION` rows above it, so what waits for the next band is little.
-    """
-    waiting = Proposals.concatenate([])
-    done = []
-    for next_row, band in bands:
-        with timed(seconds, "proposals"):
-            found = Proposals.concatenate([waiting, band])
-            complete = found.bb_x + MAX_LOCATION < next_row
-            done.append(merge(found.where(complete), rows, selection))
-            waiting = found.where(~complete)
-    with timed(seconds, "proposals"):
-        done.append(merge(waiting, rows, selection))
-        return in_row_order([(np.arange(rows), part) for part in done], rows)
+def patch_outputs(
+    network: ProposalNetwork,
+    codes: Tensor,
+    lengths: Tensor,
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    precision: str,
+) -> CellOutputs:
+    """The outputs at the cells of a batch of maps with rows and columns in the given ranges (the end left out)."""
+    margin = receptive_field(network.config)
+    index = torch.arange(codes.shape[1], device=codes.device)
+    row_index = index[max(rows[0] - margin, 0): rows[1] + margin]
+    col_index = index[max(cols[0] - margin, 0): cols[1] + margin]
+    inside = (row_index[:, None] < col_index[None, :]) & (col_index < lengths[:, None])[:, None, :]
+    with torch.autocast(codes.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        features = network.features(codes[:, row_index], codes[:, col_index], inside)
+    first_row, first_col = rows[0] - int(row_index[0]), cols[0] - int(col_index[0])
+    window = (
+        slice(None), slice(first_row, first_row + rows[1] - rows[0]), slice(first_col, first_col + cols[1] - cols[0])
+    )
+    row, i, j = torch.nonzero(inside[window], as_tuple=True)
+    outputs = network.cell_outputs(features[window][row, i, j])
+    return CellOutputs(row, i + rows[0], j + cols[0], lengths[row], outputs)
 
 
 def in_row_order(parts: Sequence[tuple[np.ndarray, ProposedBoxes]], rows: int) -> ProposedBoxes:

@@ -23,7 +23,8 @@ from s1.config import S1Config
 from s1.losses import map_losses, on_targets
 from s1.metrics import CellCounts, cell_figures, count_correct, count_on
 from s1.network import ProposalNetwork
-from s1.proposals import all_proposals, merge
+from s1.optimizer import MuonAdamW
+from s1.proposals import CellOutputs, all_proposals, merge
 
 IDENTITY = "s1_identity"
 """Key under which a checkpoint keeps what it was trained with and on."""
@@ -92,7 +93,8 @@ class S1Module(TrackedModule):
             correct.append(count_correct(at, box_type, *truth))
         counts = CellCounts(*count_on(logits, on), np.stack(correct))
 
-        proposals = all_proposals(outputs, row, i, j, batch.lengths[row], self.config.selection)
+        cells = CellOutputs(row, i, j, batch.lengths[row], outputs)
+        proposals = all_proposals(cells, self.config.selection)
         boxes = merge(proposals, len(batch.lengths), self.config.selection).boxes
         target = batch.boxes
         found = is_in(target, boxes)
@@ -116,9 +118,12 @@ class S1Module(TrackedModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         training = self.config.training
-        return torch.optim.AdamW(
-            self.network.parameters(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay,
-            fused=True,
+        convolutions = [p for p in self.network.parameters() if p.ndim == 4]
+        known = {id(p) for p in convolutions}
+        return MuonAdamW(
+            convolutions, [p for p in self.network.parameters() if id(p) not in known],
+            muon_lr=training.muon_lr, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay,
+            muon_weight_decay=training.muon_weight_decay,
         )
 
     def on_train_batch_start(self, batch: MapBatch, batch_idx: int) -> None:
@@ -127,10 +132,7 @@ class S1Module(TrackedModule):
         training = self.config.training
         progress = (self.current_epoch + batch_idx / self.steps) / training.epoch
         for group in self.optimizers().param_groups:
-            group["lr"] = training.lr * rate_share(progress, training.warmup_share)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.training.clip_norm)
+            group["lr"] = group["peak_lr"] * rate_share(progress, training.warmup_share)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[IDENTITY] = self.identity

@@ -12,7 +12,15 @@ from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
 from rna.sequence import encode
 from s1.config import NetworkConfig
 from s1.network import ProposalNetwork, receptive_field, split_outputs
-from s1.proposals import all_proposals, group, impossible_stems, merge, propose_boxes
+from s1.proposals import (
+    CellOutputs,
+    all_proposals,
+    group,
+    impossible_stems,
+    merge,
+    propose_boxes,
+    propose_selections,
+)
 from s1.selection import InferenceOptions, SelectionOptions
 from tests.s1_reference import propose
 
@@ -68,7 +76,9 @@ def test_random_outputs_give_what_the_cell_by_cell_reading_gives(selection, mask
     inside = torch.stack([upper & (torch.arange(32) < n) for n in lengths])
     row, i, j = torch.nonzero(inside, as_tuple=True)
     named = [split_outputs(outputs[t][row, i, j], t) for t in TYPES]
-    merged = merge(all_proposals(named, row, i, j, torch.tensor(lengths)[row], options), len(lengths), options)
+    merged = merge(
+        all_proposals(CellOutputs(row, i, j, torch.tensor(lengths)[row], named), options), len(lengths), options
+    )
     kinds = set()
     for r, length in enumerate(lengths):
         cells = [cell_dicts(outputs[t][r, :length, :length], t) for t in TYPES]
@@ -88,7 +98,8 @@ def test_masked_boxes_lie_in_the_upper_triangle():
     row, i, j = torch.nonzero(torch.triu(torch.ones(1, 25, 25, dtype=torch.bool), 1), as_tuple=True)
     named = [split_outputs(outputs[t][row, i, j], t) for t in TYPES]
     options = SelectionOptions(selection="n_proposal", n_proposal_threshold=0)
-    boxes = merge(all_proposals(named, row, i, j, torch.full_like(row, 25), options), 1, options).boxes
+    cells = CellOutputs(row, i, j, torch.full_like(row, 25), named)
+    boxes = merge(all_proposals(cells, options), 1, options).boxes
     assert inside_map(boxes, np.array([25])).all()
     flat = boxes.type != HLOOP
     assert (boxes.bb_x + boxes.siz_x - 1 < boxes.bb_y - boxes.siz_y + 1)[flat].all()
@@ -143,6 +154,18 @@ def test_a_batch_gives_what_each_sequence_gives_alone():
         for key, box in alone.items():
             for name, values in box.items():
                 assert found[key][name] == pytest.approx(values, rel=1e-4)
+
+
+def test_several_selections_at_once_give_what_each_gives():
+    network = random_network(7)
+    codes = random_codes(np.random.default_rng(8), 30, 18)
+    selections = [SelectionOptions(selection=name, on_threshold=0.3, n_proposal_threshold=0.05) for name in SELECTIONS]
+    sizes = set()
+    for selection, proposed in zip(selections, propose_selections(network, codes, selections), strict=True):
+        alone = propose_boxes(network, codes, selection)
+        sizes.add(len(alone.boxes))
+        assert [as_dict(proposed, row) for row in range(2)] == [as_dict(alone, row) for row in range(2)]
+    assert len(sizes) == len(SELECTIONS)
 
 
 def test_the_receptive_field_is_what_it_says():
