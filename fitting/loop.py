@@ -1,0 +1,277 @@
+"""Fit a network: seeded, resumable after a kill at any moment, its figures told to a tracker once per epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+
+from entry.errors import UserError
+from entry.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+_NO_FIGURE = -1.0  # stands for an undefined figure where the best epoch is chosen: worse than any real one
+_SEED_STRIDE = 1_000_003  # keeps the seeds of neighbouring training seeds' epochs apart
+
+
+class EpochDataset(Protocol):
+    """Training batches whose order depends on a seed and the epoch alone."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next pass is."""
+
+    def __iter__(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class TrackedModule(pl.LightningModule):
+    """A network with its loss and figures; subclasses say what a step is and how an epoch is summed up.
+
+    Attributes:
+        monitor: the figure whose highest value marks the best epoch.
+        epoch_figures: all figures of the epoch that ended last.
+    """
+
+    monitor = "val/auroc"
+
+    @abstractmethod
+    def step(self, batch: Any) -> tuple[Tensor, Any, int]:
+        """The loss of a batch (mean over its examples), whatever :meth:`summarise` needs of it, and its number of examples."""
+
+    @abstractmethod
+    def summarise(self, part: str, outputs: list[Any]) -> dict[str, float]:
+        """Figures of an epoch from its steps' outputs; ``part`` is ``train`` or ``val``."""
+
+    def on_fit_start(self) -> None:
+        self._collected: dict[str, list[tuple[Tensor, Any, int]]] = {"train": [], "val": []}
+        self.epoch_figures: dict[str, float] = {}
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss, output, examples = self.step(batch)
+        self._collected["train"].append((loss.detach(), output, examples))
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        loss, output, examples = self.step(batch)
+        self._collected["val"].append((loss.detach(), output, examples))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device)
+
+    def on_validation_epoch_end(self) -> None:
+        # Lightning validates within the training epoch, so both parts are complete here.
+        self.epoch_figures = {}
+        for part, collected in self._collected.items():
+            if not collected:
+                continue
+            losses = torch.stack([loss for loss, _, _ in collected]).double().cpu()
+            examples = torch.tensor([n for _, _, n in collected], dtype=torch.float64)
+            loss = float((losses * examples).sum() / examples.sum())
+            if not math.isfinite(loss):
+                raise UserError(f"the {part} loss is {loss} in epoch {self.current_epoch}; use a lower learning rate (lr)")
+            figures = {"loss": loss} | self.summarise(part, [output for _, output, _ in collected])
+            self.epoch_figures |= {f"{part}/{name}": value for name, value in figures.items()}
+        for collected in self._collected.values():
+            collected.clear()
+        value = self.epoch_figures.get(self.monitor, math.nan)
+        self.log(self.monitor, value if math.isfinite(value) else _NO_FIGURE, prog_bar=True, batch_size=1)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a fit.
+
+    Attributes:
+        best_epoch: epoch (from 0) with the best monitored figure.
+        best_value: that figure.
+        epochs: epochs trained, those before a resume included.
+        figures: all figures of the last epoch.
+        seconds: wall seconds of this fit (of the last part, when resumed).
+        checkpoint: the best checkpoint; None if no epoch had a figure.
+    """
+
+    best_epoch: int
+    best_value: float
+    epochs: int
+    figures: Mapping[str, float]
+    seconds: float
+    checkpoint: Path | None
+
+
+class _Epochs(pl.Callback):
+    """Seeds each epoch, steps the data's epoch, and tells the tracker the figures."""
+
+    def __init__(self, dataset: EpochDataset, seed: int, tracker: Tracker) -> None:
+        self.dataset, self.seed, self.tracker = dataset, seed, tracker
+        self.started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+        torch.manual_seed(self.seed * _SEED_STRIDE + trainer.current_epoch)
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+        figures = dict(module.epoch_figures)
+        figures["epoch_seconds"] = time.perf_counter() - self.started
+        self.tracker.metrics(figures, step=trainer.current_epoch)
+        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "val/loss", module.monitor) if name in figures)
+        logger.info("epoch %d of %d: %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, shown, figures["epoch_seconds"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+        self.dataset.set_epoch(trainer.current_epoch + 1)
+
+
+class _MirrorCheckpoint(pl.Callback):
+    """Keeps a copy of the last checkpoint with the run, so that another machine can resume it."""
+
+    def __init__(self, folder: Path, tracker: Tracker, every: int) -> None:
+        self.folder, self.tracker, self.every = folder, tracker, every
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+        if trainer.current_epoch and trainer.current_epoch % self.every == 0 and (self.folder / LAST).is_file():
+            self.tracker.artifact(self.folder / LAST, "checkpoints")
+
+
+def fit(
+    module: TrackedModule,
+    train: EpochDataset,
+    val: Iterable[Any],
+    *,
+    epochs: int,
+    seed: int,
+    folder: Path,
+    tracker: Tracker,
+    precision: Literal["32", "bf16"] = "32",
+    early_stopping: int = 0,
+    monitor: str = "val/auroc",
+    progress: bool = True,
+    mirror_every: int = 10,
+    max_seconds: float | None = None,
+) -> FitResult:
+    """Train ``module`` and leave ``best.ckpt`` and ``last.ckpt`` in ``folder``.
+
+    When ``folder`` holds a ``last.ckpt``, training goes on from there; the result is that of an unbroken training, because the
+    order of the data and all random numbers of an epoch depend only on the seed and the epoch's number.
+
+    Args:
+        module: the network.
+        train: training batches, one item per optimiser step.
+        val: validation batches.
+        epochs: passes over ``train`` in all, those before a resume included.
+        seed: of everything random in training.
+        folder: for the checkpoints.
+        tracker: is told the figures of each epoch.
+        precision: ``32``, or ``bf16`` for mixed precision with bfloat16.
+        early_stopping: epochs without a better monitored figure until training stops; 0 for never.
+        monitor: the figure whose highest value marks the best epoch.
+        progress: show a progress bar, where stderr is a terminal.
+        mirror_every: epochs between copies of the last checkpoint to the tracker.
+        max_seconds: stop after the epoch in which this much time has passed; None for no limit.
+
+    Raises:
+        UserError: the checkpoint in ``folder`` cannot be used, or the loss stops being finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    resume = folder / LAST
+    start_epoch = 0
+    if resume.is_file():
+        start_epoch = checkpoint_epoch(resume)
+    train.set_epoch(start_epoch)
+    best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False)
+    last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
+    module.monitor = monitor
+    callbacks: list[pl.Callback] = [
+        _Epochs(train, seed, tracker),
+        _MirrorCheckpoint(folder, tracker, mirror_every),
+    ]
+    if early_stopping:
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=early_stopping, check_finite=False))
+    progress = progress and sys.stderr.isatty()
+    if progress:
+        callbacks.append(TQDMProgressBar(leave=False))
+    _quiet()
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=epochs,
+        max_time=None if max_seconds is None else {"seconds": max_seconds},
+        callbacks=[*callbacks, best, last],
+        logger=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*IterableDataset.*")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trainer.fit(
+            module,
+            torch.utils.data.DataLoader(train, batch_size=None),
+            torch.utils.data.DataLoader(val, batch_size=None),
+            ckpt_path=str(resume) if resume.is_file() else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    path = Path(best.best_model_path) if best.best_model_path else None
+    value = float(best.best_model_score) if best.best_model_score is not None else math.nan
+    return FitResult(
+        best_epoch=checkpoint_epoch(path) - 1 if path and path.is_file() else -1,
+        best_value=value,
+        epochs=trainer.current_epoch,
+        figures=dict(getattr(module, "epoch_figures", {})),
+        seconds=time.perf_counter() - started,
+        checkpoint=path if path and path.is_file() else None,
+    )
+
+
+def checkpoint_epoch(path: Path) -> int:
+    """How many epochs the training of a checkpoint had finished.
+
+    Raises:
+        UserError: the file is no checkpoint of ours.
+    """
+    return int(load_checkpoint(path)["epoch"]) + 1
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; only tensors and plain values are read, nothing in it is executed.
+
+    Raises:
+        UserError: the file cannot be read as a checkpoint.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise UserError(
+            f"{path}: is no usable checkpoint ({type(error).__name__}); remove it to start from the beginning"
+        ) from error
+    if not isinstance(loaded, dict) or "state_dict" not in loaded or "epoch" not in loaded:
+        raise UserError(f"{path}: is no checkpoint of a training; remove it to start from the beginning")
+    return loaded
+
+
+def _quiet() -> None:
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,31 @@
+"""What a training of S2 is told: a config file's sections, as typed objects."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from entry.options import Options
+from pruning.rules import REFERENCE_RULES, PruningRules
+from s2.config import FeatureConfig
+from s2.training import S2Config
+
+
+class DataConfig(Options):
+    """Where the rows come from."""
+
+    in_file: str = Field("data/sample_simulated_s1.parquet", description="S1 table: Parquet or a field pickle (.pkl.gz)")
+    max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
+    cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
+
+
+class TrainConfig(S2Config):
+    """A whole training: data, pruning, features, network, split, augmentation, training."""
+
+    name: str = Field("baseline", min_length=1, description="name of the model, for runs and pictures")
+    registered_name: str | None = Field(None, description="name in the model registry; none registers nothing")
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    resume: str = Field("", description="id of a run to go on with after an interruption")
+    data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from")
+    pruning: PruningRules = Field(REFERENCE_RULES, description="how proposals are pruned")
+    features: FeatureConfig = Field(default_factory=FeatureConfig, description="what goes into S2 for each box")

@@ -1,0 +1,142 @@
+"""From an S1 table to an encoded dataset, each step made once and found again by the content it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from boxtables.read import read_table
+from boxtables.write import write_rejects, write_table
+from entry.errors import UserError
+from entry.files import file_digest
+from entry.tracker import Tracker
+from pipeline.config import DataConfig
+from pruning.rules import PruningRules, prune
+from s2 import dataset
+from s2.config import FeatureConfig
+from s2.features import featurize
+
+logger = logging.getLogger(__name__)
+
+CACHE_VERSION = 1
+"""Part of every key; raise it when pruning, features or a file format changes what the same input gives."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoded dataset and where it came from.
+
+    Attributes:
+        data: the encoded dataset.
+        pruned: path of the pruned table.
+        source_digest: SHA-256 of the S1 table's file.
+    """
+
+    data: dataset.EncodedDataset
+    pruned: Path
+    source_digest: str
+
+
+def content_key(**parts: object) -> str:
+    """A file name that stands for the content it was made from."""
+    text = json.dumps({"version": CACHE_VERSION, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def check_rejects(rejects: pd.DataFrame, max_rejects: int, rejects_file: Path, source: str, rows: int) -> None:
+    """Write the rejects table where there are rejects; stop where they are more than allowed.
+
+    Raises:
+        UserError: more rows than ``max_rejects`` cannot be used, or none can.
+    """
+    if not len(rejects):
+        return
+    write_rejects(rejects, rejects_file)
+    first = rejects.iloc[0]
+    said = (
+        f"{source}: {len(rejects)} of {rows} rows cannot be used, the first is row {first['row']} "
+        f"({first['column']}: {first['reason']}); all are listed in {rejects_file}"
+    )
+    if len(rejects) == rows or (max_rejects >= 0 and len(rejects) > max_rejects):
+        raise UserError(f"{said}; mend them, or go on without them with max_rejects={len(rejects)}")
+    logger.warning("%s", said)
+
+
+def pruned_table(data: DataConfig, rules: PruningRules) -> tuple[Path, str]:
+    """The pruned table of an S1 table, made now or found in the cache.
+
+    Returns:
+        Its path, and the digest of the S1 table's file.
+
+    Raises:
+        UserError: the table cannot be used.
+    """
+    digest = file_digest(data.in_file)
+    key = content_key(step="prune", source=digest, rules=rules.model_dump())
+    path = Path(data.cache_dir) / "pruned" / f"{key}.parquet"
+    if path.is_file():
+        logger.info("pruned table: found in %s", path)
+        return path, digest
+    read = read_table(data.in_file)
+    check_rejects(
+        read.rejects, data.max_rejects, path.with_suffix(".rejects.csv"), data.in_file, read.table.rows + len(read.rejects)
+    )
+    result = prune(read.table, rules)
+    if not result.table.rows:
+        raise UserError(f"{data.in_file}: no row is left after pruning (max_len {rules.max_len}); raise max_len")
+    write_table(result.table, path, added={"n_bb_found": result.sensitivity.n_found}, with_targets=True)
+    logger.info(
+        "pruned %d rows: %d boxes left, %.1f %% of the rows with 100 %% box sensitivity",
+        result.table.rows, len(result.table.proposals), 100 * result.sensitivity.full_share,
+    )
+    return path, digest
+
+
+def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, cache_dir: str) -> dataset.EncodedDataset:
+    """The encoded dataset of a pruned table, made now or found in the cache.
+
+    Raises:
+        UserError: the table cannot be encoded, or leaves no row to train on.
+    """
+    shuffle_seed = seed if features.kind == "shuffle_label" else 0
+    key = content_key(step="featurize", source=file_digest(pruned), **features.model_dump(), seed=shuffle_seed)
+    path = Path(cache_dir) / "encoded" / key
+    if not path.is_dir():
+        encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=shuffle_seed)
+        if not len(encoded):
+            raise UserError(
+                f"{encoded.meta.source}: none of {encoded.meta.rows_read} rows has 100 % box sensitivity; "
+                "prune less, or set features.keep_partial"
+            )
+        encoded.save(path)
+    loaded = dataset.load(path)
+    logger.info(
+        "encoded dataset (%s): %d of %d rows, %d boxes, %.1f %% of them in the target; %s",
+        loaded.meta.kind, len(loaded), loaded.meta.rows_read, loaded.meta.boxes,
+        100 * loaded.meta.positives / max(1, loaded.meta.boxes), path,
+    )
+    return loaded
+
+
+def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed: int, tracker: Tracker) -> Prepared:
+    """Prune and featurize what is missing, and tell the tracker about the inputs.
+
+    Raises:
+        UserError: the table cannot be used.
+    """
+    pruned, digest = pruned_table(data, rules)
+    encoded = encoded_dataset(pruned, features, seed, data.cache_dir)
+    tracker.dataset(Path(data.in_file).name, digest, data.in_file, "source", {"rows": encoded.meta.rows_read})
+    counts = encoded.meta.model_dump(mode="json", include={
+        "rows_read", "rows_full_sensitivity", "rows_without_boxes", "rows_kept", "boxes", "positives",
+        "boxes_per_type", "positives_per_type",
+    })
+    tracker.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "training", counts)
+    flat = {k: float(v) for k, v in counts.items() if not isinstance(v, dict)}
+    tracker.metrics({f"data/{name}": value for name, value in flat.items()})
+    return Prepared(encoded, pruned, digest)

@@ -1,0 +1,199 @@
+"""Entry point ``train``: from a config file to a trained, tracked and registered S2 model."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from entry.errors import UserError, run_command
+from entry.options import parse
+from entry.tracker import Tracker
+from fitting.loop import LAST
+from pipeline.config import TrainConfig
+from pipeline.pictures import learning_figure, mean_roc, roc_figure
+from pipeline.prepare import Prepared, prepare
+from s2.scorer import Scorer
+from s2.training import Evaluation, TrainResult, train
+from tracking.artifacts import fetch_artifact, metric_history
+from tracking.models import log_s2_model
+from tracking.runs import MlflowTracker, resolve_run_id, start_run
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "train"
+OPTIONS = TrainConfig
+CONFIG_OPTION = "config"
+OVERRIDES = {
+    "in_file": "data.in_file",
+    "epochs": "training.epoch",
+    "seed": "seed",
+    "experiment": "experiment",
+    "resume": "resume",
+    "batch_size": "training.batch_size",
+    "precision": "training.precision",
+    "split": "split.by",
+    "max_rejects": "data.max_rejects",
+    "cache_dir": "data.cache_dir",
+    "registered_name": "registered_name",
+}
+CONFIG_FILE = "config.yaml"
+EXAMPLE_ROWS = 2
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a tracked training gave."""
+
+    run_id: str
+    result: TrainResult
+    prepared: Prepared
+    model_uri: str
+    model_version: str | None
+
+
+def run_name(config: TrainConfig) -> str:
+    """What the run is called: the model, its size, its seed."""
+    network = config.network
+    size = f" hid{network.lstm_hid}x{network.lstm_layer}" if config.features.kind == "sequence_encoding" else ""
+    return f"train {config.name}{size} seed{config.seed}"
+
+
+def run_train(config: TrainConfig, *, parent_run_id: str | None = None, progress: bool = True) -> TrainReport:
+    """Prepare what is missing, train, and log everything that the config describes.
+
+    Args:
+        config: the whole training.
+        parent_run_id: makes the run a child of that one.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the data, the config, the run to resume or the tracking store cannot be used.
+    """
+    run_id = resolve_run_id(config.resume) if config.resume else None
+    tags = {"features": config.features.kind, "model": config.name}
+    with start_run(
+        "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
+    ) as tracker:
+        if run_id is None:
+            tracker.params(config.model_dump(mode="json", exclude={"resume"}))
+            _log_config(config, tracker)
+        prepared = prepare(config.data, config.pruning, config.features, config.seed, tracker)
+        folder = Path(config.data.cache_dir) / "checkpoints" / tracker.run_id
+        if run_id is not None and not (folder / LAST).is_file():
+            fetched = fetch_artifact(run_id, f"checkpoints/{LAST}", folder / "fetched")
+            if fetched is None:
+                logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
+            else:
+                shutil.copyfile(fetched, folder / LAST)
+        result = train(config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress)
+        model = _log_result(config, prepared, result, tracker)
+    logger.info(
+        "%s: au-ROC (mean over rows) training %.4f, validation %.4f, best epoch %d of %d",
+        run_name(config), result.train.metrics["auroc"], result.val.metrics["auroc"],
+        result.fit.best_epoch + 1, result.fit.epochs,
+    )
+    return TrainReport(tracker.run_id, result, prepared, model.uri, model.version)
+
+
+def _log_config(config: TrainConfig, tracker: Tracker) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONFIG_FILE
+        content = config.model_dump(mode="json", exclude={"resume"})
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        tracker.artifact(path)
+
+
+def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker):
+    best = result.fit.best_epoch
+    figures = {f"best/train/{k}": v for k, v in result.train.metrics.items()}
+    figures |= {f"best/val/{k}": v for k, v in result.val.metrics.items()}
+    tracker.metrics(figures | {"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
+    history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
+    tracker.figure(learning_figure(history, config.name), "learning_curves.png")
+    curves = {part: mean_roc(evaluation) for part, evaluation in (("train", result.train), ("val", result.val))}
+    evaluations = {"train": result.train, "val": result.val}
+    tracker.figure(
+        roc_figure({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part, evaluation in evaluations.items():
+            path = Path(folder) / f"{part}_rows.csv"
+            row_table(prepared, evaluation).to_csv(path, index=False)
+            tracker.artifact(path, "rows")
+            path = Path(folder) / f"{part}_roc.csv"
+            curves[part].to_csv(path, index=False)
+            tracker.artifact(path, "rows")
+        model_folder = Path(folder) / "model"
+        Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
+        return log_s2_model(
+            tracker, model_folder, name=config.name, registered_name=config.registered_name,
+            input_example=example_rows(prepared), metrics={"val/auroc": result.val.metrics["auroc"]}, step=max(best, 0),
+            tags={"features": config.features.kind},
+        )
+
+
+def row_table(prepared: Prepared, evaluation: Evaluation) -> pd.DataFrame:
+    """One line per scored row: its position in the S1 table, boxes, boxes in the target, au-ROC."""
+    boxes = len(evaluation.rows)
+    return pd.DataFrame({
+        "source_row": prepared.data.source_row[evaluation.rows],
+        "group": prepared.data.group[evaluation.rows],
+        "seq_length": prepared.data.seq_length[evaluation.rows],
+        "boxes": pd.Series(evaluation.row).value_counts().reindex(range(boxes), fill_value=0).to_numpy(),
+        "auroc": evaluation.auroc,
+    })
+
+
+def example_rows(prepared: Prepared) -> pd.DataFrame:
+    """A few short rows of the pruned table, as a user would give them to the model."""
+    columns = ["seq", "bb_stem", "bb_iloop", "bb_hloop"]
+    frame = pd.read_parquet(prepared.pruned, columns=columns)
+    shortest = prepared.data.source_row[prepared.data.seq_length.argsort(kind="stable")[:EXAMPLE_ROWS]]
+    example = frame.iloc[shortest].reset_index(drop=True)
+    for column in columns[1:]:
+        example[column] = [[_plain(box) for box in boxes] for boxes in example[column]]
+    return example
+
+
+def _plain(box: dict) -> dict:
+    return {
+        name: [float(v) for v in value] if name.startswith("prob_") else int(value)
+        for name, value in box.items()
+        if name in ("bb_x", "bb_y", "siz_x", "siz_y", "prob_sm", "prob_sl") and value is not None
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> TrainReport:
+    """The command."""
+    config = parse(
+        TrainConfig, _with_config_of_run(argv), command=COMMAND, description=__doc__ or "", overrides=OVERRIDES,
+        config_option=CONFIG_OPTION,
+    )
+    return run_train(config)
+
+
+def _with_config_of_run(argv: Sequence[str] | None) -> Sequence[str] | None:
+    """The arguments, with the resumed run's own config where a run is resumed and no config is given."""
+    import sys
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = dict(zip(arguments, arguments[1:], strict=False))
+    resume = given.get("--resume", "")
+    if not resume or given.get(f"--{CONFIG_OPTION}", ""):
+        return arguments
+    with tempfile.TemporaryDirectory(delete=False) as folder:
+        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(folder))
+    if path is None:
+        raise UserError(f"run {resume} has no {CONFIG_FILE}; give its config as well")
+    return [*arguments, f"--{CONFIG_OPTION}", str(path)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

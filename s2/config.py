@@ -1,0 +1,83 @@
+"""The S2 network's and its training's configuration, as typed sections of a config file.
+
+Names are those of the reference experiment where it had one (``n_dim``, ``n_attn_layer``, ``lstm_hid``, ...).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from entry.options import Options
+
+KINDS = ("baseline", "s1_features", "sequence_encoding", "shuffle_label")
+Kind = Literal["baseline", "s1_features", "sequence_encoding", "shuffle_label"]
+
+
+class FeatureConfig(Options):
+    """What goes into S2 for each box."""
+
+    kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
+    keep_partial: bool = Field(False, description="keep rows whose target boxes were not all proposed")
+
+
+class SplitConfig(Options):
+    """Which rows train the network and which validate it."""
+
+    by: Literal["order", "group"] = Field(
+        "group", description="order: the first rows train; group: no transcript (or similar sequence) on both sides"
+    )
+    train_share: float = Field(0.8, gt=0, lt=1, description="share of the rows that train")
+
+
+class NetworkConfig(Options):
+    """Size of the self-attention network; the defaults are the reference experiment's."""
+
+    n_dim: int = Field(100, ge=1, description="width of a box's embedding")
+    n_attn_layer: int = Field(5, ge=0, description="encoder layers; 0 scores each box alone")
+    n_heads: int = Field(5, ge=1, description="attention heads; must divide n_dim")
+    n_ff: int = Field(2048, ge=1, description="width of the feed-forward layers")
+    n_hid: int = Field(20, ge=1, description="width of the hidden layer before the output")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of embedding, attention and feed-forward layers")
+    lstm_hid: int = Field(20, ge=1, description="hidden units of the LSTMs over a box's bases")
+    lstm_layer: int = Field(4, ge=1, description="layers of the LSTMs over a box's bases")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> NetworkConfig:
+        if self.n_dim % self.n_heads:
+            raise ValueError(
+                f"n_dim {self.n_dim} must be divisible by n_heads {self.n_heads}; "
+                f"e.g. n_dim {self.n_heads * max(1, round(self.n_dim / self.n_heads))}"
+            )
+        return self
+
+
+class AugmentationConfig(Options):
+    """Changes to the training rows that leave their labels as they are."""
+
+    bb_augmentation_shift: bool = Field(False, description="shift all boxes of a row by the same random offset")
+    bb_shift: int = Field(0, ge=0, description="largest offset, in bases, in either direction; never below position 0")
+
+
+class TrainingConfig(Options):
+    """How the network is trained; the defaults are the reference experiment's."""
+
+    epoch: int = Field(50, ge=1, description="passes over the training rows")
+    batch_size: int = Field(2, ge=1, description="rows in a batch")
+    n_length_groups: int = Field(
+        20, ge=1, description="groups of rows with a similar number of boxes, from which batches are drawn"
+    )
+    lr: float = Field(1e-4, gt=0, description="Adam's learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="Adam's decay rates")
+    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
+    early_stopping: int = Field(0, ge=0, description="stop after so many epochs without a better val/auroc; 0: never")
+    dropout_off_after_first_epoch: bool = Field(
+        False, description="train without dropout from the second epoch, as the reference's baseline did by mistake"
+    )
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> TrainingConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {list(self.betas)}")
+        return self

@@ -1,0 +1,207 @@
+"""Training S2: the network as the training loop wants it, its figures, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from entry.errors import UserError
+from entry.options import Options
+from entry.tracker import Tracker
+from fitting.loop import FitResult, TrackedModule, fit, load_checkpoint
+from s2.batches import Batch, EpochBatches, OrderedBatches
+from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
+from s2.dataset import EncodedDataset
+from s2.metrics import group_auroc, ranking_metrics
+from s2.network import BoxNetwork, batch_loss
+from s2.scoring import score_rows
+from s2.split import split_by_group, split_by_order
+
+IDENTITY = "s2_identity"
+"""Key under which a checkpoint keeps what it was trained with and on."""
+
+
+class S2Config(Options):
+    """The S2 part of a training: network, split, augmentation, training."""
+
+    network: NetworkConfig = Field(default_factory=NetworkConfig, description="size of the network")
+    split: SplitConfig = Field(default_factory=SplitConfig, description="which rows train")
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="changes to training rows")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how it is trained")
+
+
+class S2Module(TrackedModule):
+    """The network with its loss, optimiser and figures."""
+
+    def __init__(self, config: S2Config, data: EncodedDataset, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.data = data
+        self.identity = {
+            "config": config.model_dump(mode="json", exclude={"training": {"epoch", "early_stopping"}}),
+            "features": list(data.meta.feature_names),
+            "kind": data.meta.kind,
+            "data": data.digest,
+            "seed": seed,
+        }
+        torch.manual_seed(seed)
+        self.network = BoxNetwork(config.network, len(data.meta.feature_names), data.meta.sequence_channels)
+
+    def step(self, batch: Batch) -> tuple[Tensor, Any, int]:
+        logits = self.network(batch)
+        return batch_loss(logits, batch), (batch, logits.detach()), batch.rows
+
+    def summarise(self, part: str, outputs: list[tuple[Batch, Tensor]]) -> dict[str, float]:
+        row, box_type, scores, labels = _flat(self.data, outputs)
+        _, row = np.unique(row, return_inverse=True)
+        return ranking_metrics(row, box_type, scores, labels, int(row.max(initial=-1)) + 1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training = self.config.training
+        return torch.optim.Adam(self.network.parameters(), lr=training.lr, betas=training.betas, fused=True)
+
+    def on_train_epoch_start(self) -> None:
+        if self.config.training.dropout_off_after_first_epoch and self.current_epoch > 0:
+            self.network.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[IDENTITY] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint.get(IDENTITY, {})
+        wrong = [name for name, value in self.identity.items() if kept.get(name) != value]
+        if wrong:
+            raise UserError(
+                f"the checkpoint was made with another {', '.join(wrong)}; resume with the same config and data, "
+                "or start a new run"
+            )
+
+
+def _flat(data: EncodedDataset, outputs: Sequence[tuple[Batch, Tensor]]) -> tuple[np.ndarray, ...]:
+    """Row, type, score and label of every box of some batches; a row's boxes in the dataset's order."""
+    row_id = np.concatenate([b.row_id.cpu().numpy()[b.row.cpu().numpy()] for b, _ in outputs])
+    scores = torch.cat([logits.float() for _, logits in outputs]).cpu().numpy()
+    labels = torch.cat([b.labels for b, _ in outputs]).cpu().numpy()
+    within = np.concatenate([(b.slot - b.row * b.mask.shape[1]).cpu().numpy() for b, _ in outputs])
+    return row_id, np.asarray(data.box_type[data.offsets[row_id] + within]), scores, labels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of some rows.
+
+    Attributes:
+        rows: ``(k,)`` rows of the dataset.
+        auroc: ``(k,)`` au-ROC of each row, NaN where it lacks a class.
+        row: ``(boxes,)`` index into ``rows`` of each box.
+        box_type: ``(boxes,)`` type codes.
+        probability: ``(boxes,)``.
+        label: ``(boxes,)``.
+        metrics: :func:`s2.metrics.ranking_metrics`.
+    """
+
+    rows: np.ndarray
+    auroc: np.ndarray
+    row: np.ndarray
+    box_type: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    metrics: dict[str, float]
+
+
+def evaluate(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
+    """Score the given rows (``(k,)`` int) of a dataset, without dropout; the network's mode is as before afterwards."""
+    scores = score_rows(network, data, rows, precision)
+    counts = np.diff(data.offsets)[rows]
+    index = np.concatenate([np.arange(data.offsets[r], data.offsets[r + 1]) for r in rows] or [np.zeros(0, np.int64)])
+    row = np.repeat(np.arange(len(rows)), counts)
+    box_type, label = np.asarray(data.box_type[index]), np.asarray(data.labels[index])
+    return Evaluation(
+        rows=np.asarray(rows),
+        auroc=group_auroc(row, scores, label, len(rows)),
+        row=row,
+        box_type=box_type,
+        probability=1.0 / (1.0 + np.exp(-scores.astype(np.float64))),
+        label=label,
+        metrics=ranking_metrics(row, box_type, scores, label, len(rows)),
+    )
+
+
+def split_rows(data: EncodedDataset, config: SplitConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows of a dataset.
+
+    Raises:
+        UserError: one of the two would be empty.
+    """
+    if config.by == "order":
+        train, val = split_by_order(len(data), config.train_share)
+    else:
+        train, val = split_by_group(data.group, config.train_share, seed)
+    if not len(train) or not len(val):
+        raise UserError(
+            f"{data.meta.source}: {len(data)} rows cannot be split by {config.by} with train_share {config.train_share}: "
+            f"{len(train)} would train and {len(val)} validate; give more rows, or split by order"
+        )
+    return train, val
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained network: the epoch with the best validation au-ROC.
+
+    Attributes:
+        network: with the best epoch's weights, in evaluation mode.
+        fit: what the loop reported.
+        train, val: scores of the two parts with these weights.
+    """
+
+    network: BoxNetwork
+    fit: FitResult
+    train: Evaluation
+    val: Evaluation
+
+
+def train(
+    config: S2Config, data: EncodedDataset, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True
+) -> TrainResult:
+    """Train S2 on a dataset; see :func:`fitting.loop.fit` for checkpoints and resuming.
+
+    Args:
+        config: network, split, augmentation, training.
+        data: the encoded dataset.
+        seed: of the split, the weights, the order of the batches, augmentation and dropout.
+        folder: for the checkpoints.
+        tracker: is told the figures of each epoch.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the rows cannot be split, the loss is not finite, or a checkpoint does not fit.
+    """
+    train_rows, val_rows = split_rows(data, config.split, seed)
+    module = S2Module(config, data, seed)
+    training, augmentation = config.training, config.augmentation
+    batches = EpochBatches(
+        data, train_rows, batch_size=training.batch_size, n_groups=training.n_length_groups, seed=seed,
+        max_shift=augmentation.bb_shift if augmentation.bb_augmentation_shift else 0,
+    )
+    result = fit(
+        module, batches, OrderedBatches(data, val_rows), epochs=training.epoch, seed=seed, folder=folder, tracker=tracker,
+        precision=training.precision, early_stopping=training.early_stopping, progress=progress,
+    )
+    if result.checkpoint is not None:
+        module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
+    network = module.network.cpu().eval()
+    return TrainResult(
+        network=network,
+        fit=result,
+        train=evaluate(network, data, train_rows),
+        val=evaluate(network, data, val_rows),
+    )
+
