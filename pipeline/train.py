@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +46,7 @@ OVERRIDES = {
     "registered_name": "registered_name",
 }
 CONFIG_FILE = "config.yaml"
+DEFAULT_CONFIG = Path("configs/baseline.yaml")
 EXAMPLE_ROWS = 2
 
 
@@ -173,25 +176,24 @@ def _plain(box: dict) -> dict:
 def main(argv: Sequence[str] | None = None) -> TrainReport:
     """The command."""
     config = parse(
-        TrainConfig, _with_config_of_run(argv), command=COMMAND, description=__doc__ or "", overrides=OVERRIDES,
-        config_option=CONFIG_OPTION,
+        TrainConfig, _with_config(sys.argv[1:] if argv is None else argv), command=COMMAND, description=__doc__ or "",
+        overrides=OVERRIDES, config_option=CONFIG_OPTION,
     )
     return run_train(config)
 
 
-def _with_config_of_run(argv: Sequence[str] | None) -> Sequence[str] | None:
-    """The arguments, with the resumed run's own config where a run is resumed and no config is given."""
-    import sys
-
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    given = dict(zip(arguments, arguments[1:], strict=False))
-    resume = given.get("--resume", "")
-    if not resume or given.get(f"--{CONFIG_OPTION}", ""):
+def _with_config(argv: Sequence[str]) -> list[str]:
+    """The arguments with a config: the one given, else that of the run to resume, else the default one."""
+    arguments = list(argv)
+    given = dict(pairwise(arguments))
+    if given.get(f"--{CONFIG_OPTION}", ""):
         return arguments
-    with tempfile.TemporaryDirectory(delete=False) as folder:
-        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(folder))
-    if path is None:
-        raise UserError(f"run {resume} has no {CONFIG_FILE}; give its config as well")
+    resume = given.get("--resume", "")
+    path: Path | None = DEFAULT_CONFIG
+    if resume:
+        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(tempfile.mkdtemp(prefix="rna-s2-")))
+        if path is None:
+            raise UserError(f"run {resume} has no {CONFIG_FILE}; give its config as well")
     return [*arguments, f"--{CONFIG_OPTION}", str(path)]
 
 

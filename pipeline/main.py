@@ -1,0 +1,132 @@
+"""Entry point ``main``: the whole comparison, from one S1 table to a report on four models."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from entry.errors import UserError, run_command
+from entry.options import Options, load_yaml, parse, validate
+from pipeline.config import TrainConfig
+from pipeline.notebook import run_notebook
+from pipeline.pictures import mean_roc, roc_figure
+from pipeline.prepare import pruned_table
+from pipeline.train import TrainReport, run_train
+from tracking.runs import DEFAULT_EXPERIMENT, start_run
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "notebooks" / "compare_runs.ipynb"
+REPORT = "compare_runs.html"
+MODELS = ("baseline", "s1_features", "lstm_attn", "shuffle_label")
+"""Configs of the models that are compared, one per kind of features."""
+
+
+class MainOptions(Options):
+    """Options of the whole comparison."""
+
+    preset: Literal["debug", "full"] = Field(
+        "debug", description="debug: networks of debug size, minutes; full: the reference experiment's, hours"
+    )
+    in_file: str = Field("data/sample_simulated_s1.parquet", min_length=1, description="S1 table (.parquet, .pkl.gz)")
+    epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the preset's")
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    split: Literal["order", "group"] = Field("group", description="how rows are split: see the train configs")
+    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
+    max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
+    experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
+    cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
+
+
+COMMAND = "main"
+OPTIONS = MainOptions
+
+
+@dataclass(frozen=True)
+class MainReport:
+    """The parent run, and what each model's training gave, by model name."""
+
+    run_id: str
+    trainings: dict[str, TrainReport]
+
+
+def model_configs(options: MainOptions) -> dict[str, TrainConfig]:
+    """The config of each model: its own file, with the size and length of the preset and the given options.
+
+    Raises:
+        UserError: a config file cannot be used.
+    """
+    small = load_yaml(ROOT / "configs" / "debug.yaml") if options.preset == "debug" else {}
+    configs = {}
+    for name in MODELS:
+        path = ROOT / "configs" / f"{name}.yaml"
+        values = load_yaml(path)
+        for section in ("network", "training"):
+            values[section] = {**values.get(section, {}), **small.get(section, {})}
+        if options.epochs is not None:
+            values["training"]["epoch"] = options.epochs
+        values["training"]["precision"] = options.precision
+        values["split"] = {**values.get("split", {}), "by": options.split}
+        values |= {"seed": options.seed, "experiment": options.experiment}
+        values["data"] = {
+            "in_file": options.in_file, "max_rejects": options.max_rejects, "cache_dir": options.cache_dir
+        }
+        configs[name] = validate(TrainConfig, values, str(path))
+    return configs
+
+
+def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
+    """Prune once, train the four models as child runs of one run, and attach the comparison to it.
+
+    Raises:
+        UserError: the table or a config cannot be used, the tracking store cannot be reached, or a check of the comparison
+            notebook fails (the report is attached all the same).
+    """
+    configs = model_configs(options)
+    name = f"compare {', '.join(MODELS)} ({options.preset}) seed{options.seed}"
+    with start_run(
+        "compare", name, experiment=options.experiment, tags={"preset": options.preset}
+    ) as tracker:
+        tracker.params(options.model_dump(mode="json"))
+        _, digest = pruned_table(configs[MODELS[0]].data, configs[MODELS[0]].pruning)
+        tracker.dataset(Path(options.in_file).name, digest, options.in_file, "source", {})
+        trainings = {
+            name: run_train(config, parent_run_id=tracker.run_id, progress=progress) for name, config in configs.items()
+        }
+        for part in ("train", "val"):
+            evaluations = {name: getattr(report.result, part) for name, report in trainings.items()}
+            tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
+            curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
+            tracker.figure(roc_figure(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / REPORT
+            try:
+                run_notebook(NOTEBOOK, report, environment={"RNA_S2_PARENT_RUN": tracker.run_id})
+            finally:
+                if report.is_file():
+                    tracker.artifact(report)
+    logger.info("compared: %s; report %s in run %s", _summary(trainings), REPORT, tracker.run_id)
+    return MainReport(tracker.run_id, trainings)
+
+
+def _summary(trainings: dict[str, TrainReport]) -> str:
+    return ", ".join(f"{name} {t.result.val.metrics['auroc']:.3f}" for name, t in trainings.items())
+
+
+def main(argv: Sequence[str] | None = None) -> MainReport:
+    """The command."""
+    options = parse(MainOptions, argv, command=COMMAND, description=__doc__ or "")
+    if not NOTEBOOK.is_file():
+        raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
+    return run_main(options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
