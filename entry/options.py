@@ -1,9 +1,9 @@
 """Options of a command: declared once as a pydantic model, read from YAML and the command line.
 
 A model's fields are the command's options (``--name value``), its defaults are the defaults, its descriptions the help.
-A model may hold further models (a config file's sections); the command line reaches into them through short names that the
-command declares (``overrides={"epochs": "training.epoch"}``). An empty value on the command line means "not given", which
-is how an MLproject passes a parameter that the user left out.
+A model may hold further models (a config file's sections); the command line reaches into them through short names that
+the command declares (``overrides={"epochs": "training.epoch"}``). An empty value on the command line means "not given",
+which is how an MLproject passes a parameter that the user left out.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class TrackedModule(pl.LightningModule):
 
     @abstractmethod
     def step(self, batch: Any) -> tuple[Tensor, Any, int]:
-        """The loss of a batch (mean over its examples), whatever :meth:`summarise` needs of it, and its number of examples."""
+        """The loss of a batch (mean over its examples), what :meth:`summarise` needs, and the number of examples."""
 
     @abstractmethod
     def summarise(self, part: str, outputs: list[Any]) -> dict[str, float]:
@@ -84,7 +84,9 @@ class TrackedModule(pl.LightningModule):
             examples = torch.tensor([n for _, _, n in collected], dtype=torch.float64)
             loss = float((losses * examples).sum() / examples.sum())
             if not math.isfinite(loss):
-                raise UserError(f"the {part} loss is {loss} in epoch {self.current_epoch}; use a lower learning rate (lr)")
+                raise UserError(
+                    f"the {part} loss is {loss} in epoch {self.current_epoch}; use a lower learning rate (lr)"
+                )
             figures = {"loss": loss} | self.summarise(part, [output for _, output, _ in collected])
             self.epoch_figures |= {f"{part}/{name}": value for name, value in figures.items()}
         for collected in self._collected.values():
@@ -129,8 +131,11 @@ class _Epochs(pl.Callback):
         figures = dict(module.epoch_figures)
         figures["epoch_seconds"] = time.perf_counter() - self.started
         self.tracker.metrics(figures, step=trainer.current_epoch)
-        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "val/loss", module.monitor) if name in figures)
-        logger.info("epoch %d of %d: %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, shown, figures["epoch_seconds"])
+        names = [name for name in ("train/loss", "val/loss", module.monitor) if name in figures]
+        logger.info(
+            "epoch %d of %d: %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs,
+            "  ".join(f"{name} {figures[name]:.4f}" for name in names), figures["epoch_seconds"],
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         self.dataset.set_epoch(trainer.current_epoch + 1)
@@ -165,8 +170,8 @@ def fit(
 ) -> FitResult:
     """Train ``module`` and leave ``best.ckpt`` and ``last.ckpt`` in ``folder``.
 
-    When ``folder`` holds a ``last.ckpt``, training goes on from there; the result is that of an unbroken training, because the
-    order of the data and all random numbers of an epoch depend only on the seed and the epoch's number.
+    When ``folder`` holds a ``last.ckpt``, training goes on from there; the result is that of an unbroken training,
+    because the order of the data and all random numbers of an epoch depend only on the seed and the epoch's number.
 
     Args:
         module: the network.
@@ -192,7 +197,9 @@ def fit(
     if resume.is_file():
         start_epoch = checkpoint_epoch(resume)
     train.set_epoch(start_epoch)
-    best = ModelCheckpoint(folder, filename="best", monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder, filename="best", monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False
+    )
     last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     module.monitor = monitor
     callbacks: list[pl.Callback] = [

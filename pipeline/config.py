@@ -13,7 +13,9 @@ from s2.training import S2Config
 class DataConfig(Options):
     """Where the rows come from."""
 
-    in_file: str = Field("data/sample_simulated_s1.parquet", description="S1 table: Parquet or a field pickle (.pkl.gz)")
+    in_file: str = Field(
+        "data/sample_simulated_s1.parquet", description="S1 table: Parquet or a field pickle (.pkl.gz)"
+    )
     max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
 

@@ -86,8 +86,8 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
     """Prune once, train the four models as child runs of one run, and attach the comparison to it.
 
     Raises:
-        UserError: the table or a config cannot be used, the tracking store cannot be reached, or a check of the comparison
-            notebook fails (the report is attached all the same).
+        UserError: the table or a config cannot be used, the tracking store cannot be reached, or a check of the
+            comparison notebook fails (the report is attached all the same).
     """
     configs = model_configs(options)
     name = f"compare {', '.join(MODELS)} ({options.preset}) seed{options.seed}"
