@@ -100,43 +100,76 @@ def padded_codes(codes: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 class EpochMaps(IterableDataset):
     """Training batches, epoch after epoch; those of an epoch depend on the seed and its number alone.
 
-    The rows form an endless stream, shuffled anew for each pass over them, of which an epoch takes the next
-    ``rows_per_epoch``. Rows of similar length share a batch: as many as keep ``rows * longest**2`` within
-    ``batch_pixels``, one at least; so every batch costs about the same.
+    The batches form an endless stream, made anew for each pass over the rows, of which an epoch takes the next
+    ``batches_per_epoch``. Rows of similar length share a batch: as many as keep ``rows * longest**2`` within
+    ``batch_pixels``, one at least; so every batch costs about the same. The first ``short_epochs`` see only rows of at
+    most ``short_len`` bases: what makes a stem or a loop can be learnt on them, many more for the same time.
+
+    Args:
+        maps: all sequences.
+        rows: ``(k,)`` those that train.
+        batches_per_epoch: batches of an epoch; 0 for one pass over the rows, as far as that can be said beforehand.
+        batch_pixels, short_len, short_epochs: as above.
+        seed: of the order.
+
+    Raises:
+        ValueError: there are no rows, or none short enough.
     """
 
-    def __init__(self, maps: Maps, rows: np.ndarray, *, rows_per_epoch: int, batch_pixels: int, seed: int) -> None:
+    def __init__(
+        self,
+        maps: Maps,
+        rows: np.ndarray,
+        *,
+        batches_per_epoch: int,
+        batch_pixels: int,
+        seed: int,
+        short_len: int = 0,
+        short_epochs: int = 0,
+    ) -> None:
         super().__init__()
         self.maps, self.rows = maps, np.asarray(rows, np.int64)
-        self.rows_per_epoch = rows_per_epoch or len(self.rows)
-        self.batch_pixels, self.seed = batch_pixels, seed
+        self.batch_pixels, self.seed, self.short_epochs = batch_pixels, seed, short_epochs
+        self.short_rows = self.rows[maps.lengths[self.rows] <= short_len]
+        if not len(self.rows) or (short_epochs and not len(self.short_rows)):
+            raise ValueError("there are no rows to make batches of")
         self.epoch = 0
+        self._passes: dict[tuple[bool, int], list[np.ndarray]] = {}
+        self.batches_per_epoch = batches_per_epoch or len(self._pass(False, 0))
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next pass is."""
         self.epoch = epoch
 
+    def _pass(self, short: bool, number: int) -> list[np.ndarray]:
+        """The rows of each batch of one pass over the rows; the last passes are kept."""
+        if (short, number) not in self._passes:
+            rng = np.random.default_rng([self.seed, int(short), number])
+            rows = rng.permutation(self.short_rows if short else self.rows)
+            lengths = self.maps.lengths
+            chunk = max(1, round(MEGABATCH * self.batch_pixels / float((lengths[rows].astype(float) ** 2).mean())))
+            batches = [
+                batch for start in range(0, len(rows), chunk)
+                for batch in length_batches(lengths, rows[start: start + chunk], self.batch_pixels)
+            ]
+            self._passes[short, number] = [batches[k] for k in rng.permutation(len(batches))]
+        return self._passes[short, number]
+
     def batch_rows(self) -> list[np.ndarray]:
         """The rows of each batch of this epoch."""
-        first = self.epoch * self.rows_per_epoch
-        place = np.arange(first, first + self.rows_per_epoch)
-        passes, within = place // len(self.rows), place % len(self.rows)
-        rows = np.concatenate(
-            [np.random.default_rng([self.seed, int(p)]).permutation(self.rows)[within[passes == p]]
-             for p in np.unique(passes)]
-        )
-        lengths = self.maps.lengths
-        mean_pixels = max(float((lengths[rows].astype(float) ** 2).mean()), 1.0)
-        chunk = max(1, round(MEGABATCH * self.batch_pixels / mean_pixels))
-        batches = [
-            batch for start in range(0, len(rows), chunk)
-            for batch in length_batches(lengths, rows[start: start + chunk], self.batch_pixels)
-        ]
-        order = np.random.default_rng([self.seed, self.epoch, 1]).permutation(len(batches))
-        return [batches[k] for k in order]
+        short = self.epoch < self.short_epochs
+        skip = (self.epoch if short else self.epoch - self.short_epochs) * self.batches_per_epoch
+        out: list[np.ndarray] = []
+        number = 0
+        while len(out) < self.batches_per_epoch:
+            batches = self._pass(short, number)
+            out.extend(batches[skip: skip + self.batches_per_epoch - len(out)])
+            skip = max(0, skip - len(batches))
+            number += 1
+        return out
 
     def __len__(self) -> int:
-        return len(self.batch_rows())
+        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[MapBatch]:
         return (self.maps.batch(rows) for rows in self.batch_rows())

@@ -48,8 +48,10 @@ class TrainingConfig(Options):
     """How the network is trained."""
 
     epoch: int = Field(20, ge=1, description="epochs: parts of the training after which it is validated and saved")
-    rows_per_epoch: int = Field(5000, ge=0, description="rows in an epoch, each once before any comes again; 0: all")
+    batches_per_epoch: int = Field(500, ge=0, description="batches in an epoch; 0: about one pass over the rows")
     batch_pixels: int = Field(16384, ge=1, description="map cells in a batch: rows times the square of the longest")
+    short_epochs: int = Field(0, ge=0, description="epochs at the beginning that see only short sequences")
+    short_len: int = Field(64, ge=2, description="longest of the short sequences, in bases")
     muon_lr: float = Field(0.02, gt=0, description="largest learning rate of Muon, for the blocks' convolutions")
     lr: float = Field(2e-3, gt=0, description="largest learning rate of AdamW, for the other weights")
     warmup_share: float = Field(0.02, ge=0, lt=1, description="share of the training in which the rates rise")

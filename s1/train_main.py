@@ -28,7 +28,7 @@ from s1.network import receptive_field, weight_count
 from s1.training import MONITOR, TrainResult, train
 from tracking.artifacts import fetch_artifact
 from tracking.runs import MlflowTracker, resolve_run_id, start_run
-from tracking.s1_models import log_s1_model
+from tracking.s1_models import NETWORK_FOLDER, log_s1_model
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _log_result(config: TrainS1Config, table: BoxTable, result: TrainResult, tra
         step=max(result.fit.best_epoch, 0),
     )
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
+        folder = Path(temporary) / NETWORK_FOLDER
         save_network(result.network, folder, about)
         if config.out_dir:
             save_network(result.network, config.out_dir, about)

@@ -127,10 +127,8 @@ class S1Module(TrackedModule):
         )
 
     def on_train_batch_start(self, batch: MapBatch, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.steps = len(self.epoch_batches)
         training = self.config.training
-        progress = (self.current_epoch + batch_idx / self.steps) / training.epoch
+        progress = (self.current_epoch + batch_idx / len(self.epoch_batches)) / training.epoch
         for group in self.optimizers().param_groups:
             group["lr"] = group["peak_lr"] * rate_share(progress, training.warmup_share)
 
@@ -231,9 +229,13 @@ def train(
     train_rows, val_rows = split_rows(table.frame, config, seed)
     maps = Maps.from_sequences(table.frame["seq"].tolist(), table.targets)
     training = config.training
-    batches = EpochMaps(
-        maps, train_rows, rows_per_epoch=training.rows_per_epoch, batch_pixels=training.batch_pixels, seed=seed
-    )
+    try:
+        batches = EpochMaps(
+            maps, train_rows, batches_per_epoch=training.batches_per_epoch, batch_pixels=training.batch_pixels,
+            seed=seed, short_len=training.short_len, short_epochs=training.short_epochs,
+        )
+    except ValueError as error:
+        raise UserError(f"{table.source}: {error} (short_len {training.short_len}); give other segments") from error
     module = S1Module(config, table.digest, batches, seed)
     result = fit(
         module, batches, OrderedMaps(maps, val_rows, 4 * training.batch_pixels), epochs=training.epoch, seed=seed,

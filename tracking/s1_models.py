@@ -26,6 +26,9 @@ CHAMPION_METRIC = "val/box_sensitivity"
 ARTIFACT = "s1"
 """Name of the network's folder among the artifacts of the logged model."""
 
+NETWORK_FOLDER = "model"
+"""Name of the folder given to :func:`log_s1_model`; MLflow keeps it under this name."""
+
 _VERSION_TAG = "val_box_sensitivity"
 _CODE_ROOMS = ("entry", "rna", "boxtables", "s1")
 
@@ -50,7 +53,7 @@ def log_s1_model(
 
     Args:
         tracker: the run that trained it.
-        folder: what ``s1.model.save_network`` wrote.
+        folder: what ``s1.model.save_network`` wrote; called ``model``.
         name: name of the logged model.
         registered_name: name in the registry (``s1-proposals``); None registers nothing. The alias ``champion`` moves
             to the new version where its ``val/box_sensitivity`` is better than the present champion's.
@@ -87,7 +90,7 @@ def log_s1_model(
         version, is_champion = _register(client, info, tracker.run_id, registered_name, finite.get(CHAMPION_METRIC))
     except STORE_ERRORS as error:
         raise store_error(error) from error
-    return LoggedModel(info.model_id, info.model_uri, version, is_champion)
+    return LoggedModel(info.model_id, info.model_uri, str(version), is_champion)
 
 
 def _register(client: MlflowClient, info, run_id: str, name: str, figure: float | None) -> tuple[str, bool]:
@@ -114,9 +117,11 @@ def fetch_champion_folder(name: str) -> Path:
     """
     client = open_client()
     try:
-        version = client.get_model_version_by_alias(name, CHAMPION)
-        target = tempfile.mkdtemp(prefix="s1-")
-        return Path(mlflow.artifacts.download_artifacts(f"{version.source}/artifacts", dst_path=target)) / "model"
+        client.get_model_version_by_alias(name, CHAMPION)
+        folder = mlflow.artifacts.download_artifacts(
+            f"models:/{name}@{CHAMPION}", dst_path=tempfile.mkdtemp(prefix=f"{ARTIFACT}-")
+        )
+        return Path(folder) / "artifacts" / NETWORK_FOLDER
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise store_error(error) from error

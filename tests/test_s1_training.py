@@ -1,0 +1,229 @@
+"""Stage 1 from folded segments to a trained, registered network and its proposals, through the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from boxtables.read import read_table
+from boxtables.write import write_table
+from entry.errors import UserError, run_command
+from entry.options import leaf_fields, load_yaml, validate
+from entry.tracker import MemoryTracker
+from fitting.loop import LAST
+from pipeline import selections
+from s1 import propose_main, train_main
+from s1.config import S1Config
+from s1.folding import fold_all
+from s1.model import WEIGHTS_FILE, load_network
+from s1.network import receptive_field, weight_count
+from s1.segments import CutRule, cut_segments, keep_folded, segment_table
+from s1.selection import SelectionOptions
+from s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
+from s1.training import rate_share, split_rows, train
+
+pytest.importorskip("RNA", reason="folding needs ViennaRNA")
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+
+
+def folded_table(seed: int = 0, transcripts: int = 12):
+    from rna.formats import Sequence
+
+    records = [Sequence(f"t{k}", s) for k, s in enumerate(random_transcripts(transcripts, 400, seed))]
+    segments, _ = cut_segments(records, CutRule(20, 50, 20, 40, 0, seed))
+    folded = fold_all([s.seq for s in segments], 1)
+    kept, _ = keep_folded(segments, folded, 0.02)
+    return segment_table([segments[k] for k in kept], [folded[k] for k in kept])
+
+
+@pytest.fixture(scope="module")
+def table():
+    return folded_table()
+
+
+def debug_config(**training) -> S1Config:
+    values = load_yaml(CONFIGS / "s1_debug.yaml")
+    return S1Config(
+        network=values["network"], data=values["data"], training=values["training"] | training,
+        selection=SelectionOptions(on_threshold=0.01),
+    )
+
+
+def test_random_transcripts_have_the_composition_that_was_asked_for():
+    seqs = random_transcripts(200, 1500, 3, gc_mean=0.6, gc_sd=0.05)
+    assert seqs == random_transcripts(200, 1500, 3, gc_mean=0.6, gc_sd=0.05)
+    assert seqs != random_transcripts(200, 1500, 4, gc_mean=0.6, gc_sd=0.05)
+    text = "".join(seqs)
+    assert set(text) == set("ACGU") and len(text) == 300_000
+    share = {base: text.count(base) / len(text) for base in "ACGU"}
+    assert share["G"] + share["C"] == pytest.approx(0.6, abs=0.05)
+    pairs = pd.Series([s[k: k + 2] for s in seqs for k in range(1499)]).value_counts(normalize=True)
+    assert pairs["CG"] / (share["C"] * share["G"]) < 0.6
+    assert pairs["UG"] / (share["U"] * share["G"]) > 1.1
+
+
+def test_synthetic_transcripts_are_read_back_as_fasta(tmp_path):
+    from rna.formats import read_fasta
+
+    path = synthetic_transcripts(SyntheticOptions(out_file=str(tmp_path / "t.fa"), n_transcripts=3, length=70, seed=1))
+    records, rejected = read_fasta(path)
+    assert [r.name for r in records] == ["synthetic_1_0", "synthetic_1_1", "synthetic_1_2"] and not rejected
+    assert [r.seq for r in records] == random_transcripts(3, 70, 1)
+
+
+def test_whole_transcripts_validate_and_long_rows_do_neither(table):
+    config = debug_config()
+    train_rows, val_rows = split_rows(table.frame, config, seed=0)
+    name = table.frame["transcript_id"].to_numpy()
+    assert len(train_rows) and len(val_rows)
+    assert not set(name[train_rows]) & set(name[val_rows])
+    short = config.model_copy(update={"data": config.data.model_copy(update={"max_len": 30})})
+    both = np.concatenate(split_rows(table.frame, short, seed=0))
+    assert table.lengths[both].max() <= 30
+    nothing = config.model_copy(update={"data": config.data.model_copy(update={"max_len": 5})})
+    with pytest.raises(UserError, match="0 that train"):
+        split_rows(table.frame, nothing, seed=0)
+
+
+def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, tmp_path):
+    config = debug_config(epoch=3, batches_per_epoch=20, lr=0.02, muon_lr=0.05)
+    tracker = MemoryTracker()
+    whole = train(config, table, seed=1, folder=tmp_path / "whole", tracker=tracker, progress=False)
+    losses = [value for _, value in tracker.metric_values["train/loss"]]
+    assert len(losses) == 3 and losses[-1] < 0.9 * losses[0]
+    assert {"val/auroc_stem", "val/average_precision_iloop", "val/loc_x_accuracy_hloop", "val/box_sensitivity",
+            "val/full_sensitivity_rows", "val/boxes_per_row", "train/loss_on/stem"} <= tracker.metric_values.keys()
+
+    class Killed(Exception):
+        pass
+
+    class DyingTracker(MemoryTracker):
+        def metrics(self, values, step=0):
+            if step == 2:
+                raise Killed
+            super().metrics(values, step)
+
+    with pytest.raises(Killed):
+        train(config, table, seed=1, folder=tmp_path / "broken", tracker=DyingTracker(), progress=False)
+    assert (tmp_path / "broken" / LAST).is_file()
+    resumed = train(config, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+    assert resumed.fit.epochs == 3
+    assert resumed.fit.figures["train/loss"] == pytest.approx(whole.fit.figures["train/loss"], rel=1e-6)
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert a.equal(b)
+
+    with pytest.raises(UserError, match="another network"):
+        other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
+        train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+
+
+def test_rates_rise_and_fall():
+    assert rate_share(0.0, 0.1) < 0.01
+    assert rate_share(0.1, 0.1) == pytest.approx(1)
+    assert rate_share(0.55, 0.1) == pytest.approx(0.5)
+    assert rate_share(1.0, 0.1) == pytest.approx(0, abs=1e-9)
+    assert rate_share(0.0, 0.0) == 1
+
+
+def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_path):
+    write_table(table, "segments.parquet", with_proposals=False)
+    config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals"}
+    Path("s1.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    report = train_main.main(
+        ["--config", "s1.yaml", "--in_file", "segments.parquet", "--out_dir", "network", "--epochs", "1"]
+    )
+    assert report.model_version == "1"
+    network, about = load_network("network")
+    assert about["weights"] == weight_count(network) and about["data_digest"]
+
+    again = propose_main.main(["--in_file", "segments.parquet", "--out_file", "a.parquet", "--model", "network",
+                               "--selection", "union", "--on_threshold", "0.001"])
+    champion = propose_main.main(["--in_file", "segments.parquet", "--out_file", "b.pkl.gz",
+                                  "--model", "models:/s1-proposals", "--selection", "union", "--on_threshold", "0.001"])
+    written, pickled = read_table("a.parquet").table, read_table("b.pkl.gz").table
+    assert len(written.proposals) == len(pickled.proposals) == len(again.table.proposals) > 0
+    assert written.targets is not None and len(written.targets) == len(table.targets)
+    area = written.proposals.siz_x * written.proposals.siz_y
+    assert np.allclose(written.extra["n_proposal_norm_sl"], written.prob_sl.lengths / area)
+    assert np.array_equal(pickled.prob_sm.values, champion.table.prob_sm.values)
+
+    Path("seqs.fa").write_text(">a\nGGGAAACCC\n>b\nACG!\n>c\nggggaaaacccc\n", encoding="utf-8")
+    from_fasta = propose_main.main(["--in_file", "seqs.fa", "--out_file", "c.parquet", "--model", "network"])
+    assert from_fasta.table.frame["id"].tolist() == ["a", "c"]
+    assert "b" in Path("c.rejects.csv").read_text(encoding="utf-8")
+
+    served = __import__("mlflow").pyfunc.load_model("models:/s1-proposals@champion")
+    predicted = served.predict(pd.DataFrame({"seq": ["GGGAAACCC", "ACGU"]}))
+    assert predicted.columns.tolist() == ["bb_stem", "bb_iloop", "bb_hloop"] and len(predicted) == 2
+
+    compared = selections.main(["--in_file", "a.parquet", "--model", "network", "--max_rows", "30", "--chunk", "7",
+                                "--on_thresholds", "0.001,0.02", "--n_proposal_thresholds", "0,0.5"])
+    rows = compared.comparison
+    assert set(rows["selection"]) == {"on_threshold", "n_proposal", "both", "union", "as given"}
+    assert rows.loc[rows["lengths"] == "all", "rows"].eq(30).all()
+    groups = rows[rows["lengths"] != "all"].groupby(["selection", "on_threshold", "n_proposal_threshold"], dropna=False)
+    assert groups["rows"].sum().eq(30).all()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"junk"), "cannot be read as a stage 1 network"),
+        (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
+        (lambda folder: (folder / "model.json").write_text("{}"), "is not 'rna-s2 stage 1 network"),
+        (lambda folder: (folder / "model.json").write_text(
+            (folder / "model.json").read_text().replace('"channels": 16', '"channels": 8')), "do not fit"),
+    ],
+)
+def test_a_damaged_network_is_one_line(tmp_path, break_it, said):
+    from s1.model import save_network
+    from s1.network import ProposalNetwork
+
+    save_network(ProposalNetwork(debug_config().network), tmp_path / "n", {})
+    break_it(tmp_path / "n")
+    with pytest.raises(UserError, match=said):
+        load_network(tmp_path / "n")
+
+
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for argv in (
+        ["--in_file", "x.fa", "--out_file", "y.txt"],
+        ["--in_file", "x.fa", "--out_file", "y.parquet", "--selection", "best"],
+        ["--in_file", "x.fa", "--out_file", "y.parquet", "--on_threshold", "2"],
+    ):
+        assert run_command(propose_main.main, argv) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["s1.yaml", "s1_gpu.yaml", "s1_debug.yaml"])
+def test_configs_are_valid_and_see_far_enough(name):
+    config = validate(train_main.TrainS1Config, load_yaml(CONFIGS / name), name)
+    if name != "s1_debug.yaml":
+        assert 2 * receptive_field(config.network) + 1 >= 57
+
+
+@pytest.mark.parametrize("command", [train_main, propose_main, selections])
+def test_mlproject_passes_the_options_with_their_defaults(command):
+    entry = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"][command.COMMAND]
+    leaves = leaf_fields(command.OPTIONS)
+    names = command.OVERRIDES or {name: name for name in leaves}
+    parameters = dict(entry["parameters"])
+    if command.CONFIG_OPTION:
+        assert parameters.pop(command.CONFIG_OPTION) is not None
+    assert set(parameters) == set(names)
+    for name, dotted in names.items():
+        assert f"--{name} {{{name}}}" in entry["command"]
+        default = parameters[name].get("default")
+        if command.CONFIG_OPTION or leaves[dotted].is_required():
+            assert default in ("", None)  # the config says it
+            continue
+        expected = leaves[dotted].get_default(call_default_factory=True)
+        shown = ",".join(map(str, expected)) if isinstance(expected, tuple) else str(expected)
+        assert default == (shown.lower() if isinstance(expected, bool) else shown)
