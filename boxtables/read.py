@@ -200,7 +200,7 @@ def _from_parquet(path: Path, source: str) -> _Source:
 
     return _Source(
         frame=frame,
-        names=[*map(str, frame.columns), *inner],
+        names=[name for name in table.column_names if name in inner or name in frame.columns],
         records=records,
         pairs=lambda faults: columns.pairs_from_arrow(table[schema.ONE_IDX], schema.ONE_IDX, source),
         missing=lambda column: table[column].is_null().to_numpy(),
@@ -240,8 +240,8 @@ def _read(opened: _Source, source: str, *, require_targets: bool, require_propos
     frame.columns = pd.Index([str(name) for name in frame.columns])
     frame[schema.SEQ] = pd.Series(list(sequences[kept]), index=frame.index, dtype="str")
     if pairs is not None:
-        place = opened.names.index(schema.SEQ) + 1 if schema.SEQ == frame.columns[0] else len(frame.columns)
-        frame.insert(place, schema.ONE_IDX, _pair_cells(*pairs, kept, frame.index))
+        frame[schema.ONE_IDX] = _pair_cells(*pairs, kept, frame.index)
+        frame = frame[[str(name) for name in opened.names if name not in schema.LIST_COLUMNS]]
     if len(kept) < rows:
         proposals = [lists.take_rows(kept) for lists in proposals]
         structures = None if structures is None else structures.take_rows(kept)

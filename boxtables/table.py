@@ -126,8 +126,9 @@ class BoxTable:
     """An S1 prediction table after reading.
 
     Attributes:
-        frame: ``(rows,)`` every column but the three box lists, ``bounding_boxes`` and ``df_target``: ``seq`` (text, case and T/U as in
-            the file), ``one_idx`` (where present: a tuple of two lists, or None), ``fe``, ``transcript_id``, ... in the file's order and index.
+        frame: ``(rows,)`` every column but the three box lists, ``bounding_boxes`` and ``df_target``: ``seq`` (text, case
+            and T/U as in the file), ``one_idx`` (where present: a tuple of two lists, or None), ``fe``,
+            ``transcript_id``, ... in the file's order and index.
         proposals: the boxes that S1 proposes.
         targets: the boxes of the target structure (pseudoknots left out); ``None`` where the table has no
             ``bounding_boxes`` column (sequences without a known structure).

@@ -29,7 +29,7 @@ from entry.errors import UserError
 PLAIN_DTYPE = re.compile(r"([biufcSU]\d{1,9}|O[48]?)")
 """numpy dtype codes a table may hold: numbers, fixed-width text, objects; no records, no subarrays."""
 
-PICKLED_BY_SIZE = 2**40
+ENTRY_LIMIT = 2**40
 """No array of a table has this many entries; larger lengths in a pickle are nonsense and would overflow."""
 
 
@@ -136,12 +136,12 @@ class _RestoredArray(np.ndarray):
         entries = _entries(shape)
         if self.size or not isinstance(fortran, (bool, int)):
             raise ValueError("an array is set twice")
-        if real == object:
+        if real.kind == "O":
             if type(data) is not list or len(data) != entries:
                 raise ValueError("an object array's content does not fit its shape")
         elif not isinstance(data, (bytes, bytearray)) or len(data) != entries * real.itemsize:
             raise ValueError("an array's content does not fit its shape")
-        super().__setstate__((1, shape, real, bool(fortran), data if real == object else bytes(data)))
+        super().__setstate__((1, shape, real, bool(fortran), data if real.kind == "O" else bytes(data)))
 
 
 def _real_dtype(dtype: Any) -> np.dtype:
@@ -152,12 +152,12 @@ def _real_dtype(dtype: Any) -> np.dtype:
 
 def _entries(shape: Any) -> int:
     """Number of entries of an array of this shape, which must be a tuple of counts."""
-    if type(shape) is not tuple or any(type(n) is not int or not 0 <= n < PICKLED_BY_SIZE for n in shape):
+    if type(shape) is not tuple or any(type(n) is not int or not 0 <= n < ENTRY_LIMIT for n in shape):
         raise ValueError("an array's shape is not a tuple of counts")
     entries = 1
     for n in shape:
         entries *= n
-    if entries >= PICKLED_BY_SIZE:
+    if entries >= ENTRY_LIMIT:
         raise ValueError("an array's shape is too large")
     return entries
 
@@ -188,7 +188,8 @@ def _reconstruct(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
 
 def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> np.ndarray:
     real = _real_dtype(dtype)
-    if real == object or not isinstance(buffer, (bytes, bytearray)) or order not in ("C", "F") or axis_order is not None:
+    known = isinstance(buffer, (bytes, bytearray)) and order in ("C", "F") and axis_order is None
+    if real.kind == "O" or not known:
         raise ValueError("an array of unknown form")
     if len(buffer) != _entries(shape) * real.itemsize:
         raise ValueError("an array's content does not fit its shape")
@@ -199,7 +200,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
     real = _real_dtype(dtype)
     if isinstance(data, str):
         data = data.encode("latin-1")
-    if real == object or not isinstance(data, bytes) or len(data) != real.itemsize:
+    if real.kind == "O" or not isinstance(data, bytes) or len(data) != real.itemsize:
         raise ValueError("a number of unknown form")
     return np.frombuffer(data, real)[0]
 
@@ -410,7 +411,7 @@ def _values(values: Any) -> Any:
         )
         return wrap(content, mask)
     array = _plain_array(values)
-    return array.astype(array.dtype.newbyteorder("="), copy=False) if array.dtype != object else array
+    return array.astype(array.dtype.newbyteorder("="), copy=False) if array.dtype.kind != "O" else array
 
 
 def _is_nullable(text: _ArrowStringArray) -> bool:
@@ -470,7 +471,7 @@ def plain_value(value: Any) -> Any:
     """
     if isinstance(value, _RestoredArray):
         value = value.view(np.ndarray)
-        if value.dtype == object:
+        if value.dtype.kind == "O":
             value = np.fromiter((plain_value(v) for v in value.ravel()), object, value.size).reshape(value.shape)
         return value
     if type(value) in (list, tuple):
@@ -478,5 +479,5 @@ def plain_value(value: Any) -> Any:
     if type(value) is dict:
         return {plain_value(k): plain_value(v) for k, v in value.items()}
     if isinstance(value, (_Note, _Function)) or (isinstance(value, type) and issubclass(value, _Note)):
-        raise UserError("a cell holds a pandas or numpy object that has no place in a table; convert it to plain values")
+        raise UserError("a cell holds a pandas or numpy object; convert it to plain values")
     return value
