@@ -175,7 +175,8 @@ def records_from_arrow(
         kind = pa.list_(pa.null())
     if not _is_list(kind) or not (pa.types.is_struct(kind.value_type) or pa.types.is_null(kind.value_type)):
         raise UserError(f"{source}: column {column} must hold lists of boxes; it is of type {array.type}")
-    fields = [] if pa.types.is_null(kind.value_type) else [kind.value_type.field(i) for i in range(kind.value_type.num_fields)]
+    struct = kind.value_type
+    fields = [struct.field(k) for k in range(struct.num_fields)] if pa.types.is_struct(struct) else []
     type_of = {f.name: f.type for f in fields}
     if len(type_of) != len(fields):
         raise UserError(f"{source}: column {column}: a field of the boxes stands twice")

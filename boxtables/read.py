@@ -136,7 +136,7 @@ def _from_pickle(stream: BinaryIO, source: str) -> _Source:
         raise UserError(f"{source}: the pickle is truncated; copy the file again") from error
     kept_whole = {schema.ONE_IDX, *schema.LIST_COLUMNS}
     for position, name in enumerate(frame.columns):
-        if name not in kept_whole and frame.dtypes.iloc[position] == object:
+        if name not in kept_whole and frame.dtypes.iloc[position].kind == "O":
             try:
                 values = [plain_value(cell) for cell in frame.iloc[:, position]]
             except UserError as error:
@@ -317,7 +317,7 @@ def _pair_cells(
 
 
 def _merge(proposals: list[Lists]) -> tuple[Boxes, dict[str, Ragged], dict[str, np.ndarray]]:
-    """One list per type, to boxes grouped by row and ordered by type within, their probabilities and further numbers."""
+    """One list per type to boxes grouped by row and ordered by type, their probabilities and further numbers."""
     rows = len(proposals[0].lengths)
     row_of = np.concatenate([np.repeat(np.arange(rows), lists.lengths) for lists in proposals])
     order = np.argsort(row_of, kind="stable")

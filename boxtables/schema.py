@@ -1,7 +1,7 @@
 """Columns of an S1 prediction table, their types, and the checks of their content.
 
-A fault of a whole file is a :class:`entry.errors.UserError`; a fault of one row is noted in :class:`Faults` and the row goes
-to the rejects. The checks work on columns (:class:`Lists`), never on single boxes.
+A fault of a whole file is a :class:`entry.errors.UserError`; a fault of one row is noted in :class:`Faults` and the row
+goes to the rejects. The checks work on columns (:class:`Lists`), never on single boxes.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def check_sequences(cells: Sequence[object], source: str, faults: Faults) -> np.
     starts = offsets_of(lengths)
     faults.add_where(
         ~legal, row_of, SEQ,
-        lambda k: f"base {chr(codes[k])!r} at position {k - starts[row_of[k]]} (from 0) is none of {' '.join(ALPHABET)}",
+        lambda k: (
+            f"base {chr(codes[k])!r} at position {k - starts[row_of[k]]} (from 0) is none of {' '.join(ALPHABET)}"
+        ),
     )
     return lengths
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -213,5 +214,4 @@ def _ragged_lists(ragged: Ragged) -> list[list[float]]:
 
 
 def _split(values: list[Any], offsets: np.ndarray) -> list[list[Any]]:
-    bounds = offsets.tolist()
-    return [values[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [values[start:end] for start, end in pairwise(offsets.tolist())]
