@@ -1,0 +1,168 @@
+"""Rows per second of training S2 at the reference experiment's sizes, beside PyTorch's own layers one row at a time.
+
+    python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2]
+
+Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. Peak
+memory is that of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from entry.options import load_yaml, validate  # noqa: E402
+from entry.tracker import MemoryTracker  # noqa: E402
+from pipeline.config import DataConfig, TrainConfig  # noqa: E402
+from pipeline.prepare import prepare  # noqa: E402
+from s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
+from s2.dataset import EncodedDataset  # noqa: E402
+from s2.network import batch_loss  # noqa: E402
+from s2.training import S2Module  # noqa: E402
+
+MODELS = ("baseline", "s1_features", "lstm_attn", "lstm_attn_hid100")
+
+
+class PlainNetwork(nn.Module):
+    """The same network from PyTorch's own layers, for one row at a time."""
+
+    def __init__(self, config: TrainConfig, data: EncodedDataset) -> None:
+        super().__init__()
+        network, channels = config.network, data.meta.sequence_channels
+        self.encoders = nn.ModuleDict(
+            {name: nn.LSTM(width, network.lstm_hid, network.lstm_layer) for name, width in channels.items()}
+        )
+        width = len(data.meta.feature_names) + (network.lstm_hid if channels else 0)
+        layer = nn.TransformerEncoderLayer(
+            network.n_dim, network.n_heads, network.n_ff, network.dropout, batch_first=True, norm_first=True
+        )
+        self.lstm_hid = network.lstm_hid
+        self.embed = nn.Sequential(nn.Linear(width, network.n_dim), nn.Dropout(network.dropout))
+        self.encoder = nn.TransformerEncoder(
+            layer, network.n_attn_layer, nn.LayerNorm(network.n_dim), enable_nested_tensor=False
+        )
+        self.out = nn.Sequential(nn.Linear(network.n_dim, network.n_hid), nn.ReLU(), nn.Linear(network.n_hid, 1))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        x = batch.features
+        if self.encoders:
+            states = x.new_zeros(len(x), self.lstm_hid)
+            for name, encoder in self.encoders.items():
+                bases = batch.sequences[name]
+                if len(bases.box):
+                    packed = nn.utils.rnn.PackedSequence(bases.values, bases.step_sizes)
+                    states = states.index_copy(0, bases.box, encoder(packed)[1][0][-1])
+            x = torch.cat([x, states], dim=1)
+        return self.out(self.encoder(self.embed(x)[None]))[0, :, 0]
+
+
+def config_of(model: str) -> TrainConfig:
+    """The config of a model as it is in ``configs/``."""
+    path = ROOT / "configs" / f"{model}.yaml"
+    return validate(TrainConfig, load_yaml(path), str(path))
+
+
+def data_of(model: str, table: str, cache_dir: str, rows: int) -> EncodedDataset:
+    """A seeded choice of the rows of a table, encoded as a model wants them."""
+    config = config_of(model)
+    source = DataConfig(in_file=table, max_rejects=-1, cache_dir=cache_dir)
+    data = prepare(source, config.pruning, config.features, config.seed, MemoryTracker()).data
+    return data.take_rows(np.random.default_rng(0).permutation(len(data))[:rows])
+
+
+def ours(config: TrainConfig, data: EncodedDataset, precision: str):
+    """One epoch as the project trains it."""
+    module = S2Module(config, data, seed=0)
+    optimiser = module.configure_optimizers()
+    batches = EpochBatches(
+        data, np.arange(len(data)), batch_size=config.training.batch_size, n_groups=config.training.n_length_groups, seed=0
+    )
+
+    def epoch() -> None:
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss, _, _ = module.step(batch)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    return epoch
+
+
+def plain(config: TrainConfig, data: EncodedDataset):
+    """One epoch with PyTorch's own layers, a row at a time."""
+    network = PlainNetwork(config, data)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.training.lr, betas=config.training.betas)
+
+    def epoch() -> None:
+        for row in range(len(data)):
+            batch = make_batch(data, np.array([row]))
+            loss = batch_loss(network(batch), batch)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    return epoch
+
+
+def seconds(epoch) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    epoch()
+    return time.perf_counter() - start
+
+
+def measure(model: str, arguments: argparse.Namespace) -> str:
+    """The lines of the table for one model."""
+    config, data = config_of(model), data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
+    sides = {"plain": plain(config, data), "32": ours(config, data, "32"), "bf16": ours(config, data, "bf16")}
+    for epoch in sides.values():
+        epoch()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(arguments.rounds):
+        for name, epoch in sides.items():
+            times[name].append(seconds(epoch))
+    rate = {name: len(data) / statistics.median(each) for name, each in times.items()}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    return (
+        f"| {model} | {config.training.batch_size} | {np.diff(data.offsets).mean():.0f} | {rate['plain']:.1f} "
+        f"| {rate['32']:.1f} ({rate['32'] / rate['plain']:.1f}x) | {rate['bf16']:.1f} ({rate['bf16'] / rate['plain']:.1f}x) "
+        f"| {memory:.0f} |"
+    )
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", default=str(ROOT / "data" / "sample_simulated_s1.parquet"))
+    parser.add_argument("--cache_dir", default=str(ROOT / ".cache"))
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", choices=MODELS, help="measure this one, in this process")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.model:
+        print(measure(arguments.model, arguments), flush=True)
+        return
+    print("| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | bf16, rows/s | peak memory, MiB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for model in MODELS:
+        data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--model", model], check=True)
+
+
+if __name__ == "__main__":
+    main()
