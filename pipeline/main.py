@@ -16,7 +16,7 @@ from entry.options import Options, load_yaml, parse, validate
 from pipeline.config import TrainConfig
 from pipeline.notebook import run_notebook
 from pipeline.pictures import mean_roc, roc_figure
-from pipeline.prepare import pruned_table
+from pipeline.prepare import counts_file, pruned_table
 from pipeline.train import TrainReport, run_train
 from tracking.runs import DEFAULT_EXPERIMENT, start_run
 
@@ -95,7 +95,9 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
         "compare", name, experiment=options.experiment, tags={"preset": options.preset}
     ) as tracker:
         tracker.params(options.model_dump(mode="json"))
-        _, digest = pruned_table(configs[MODELS[0]].data, configs[MODELS[0]].pruning)
+        pruned, digest = pruned_table(configs[MODELS[0]].data, configs[MODELS[0]].pruning)
+        if counts_file(pruned).is_file():
+            tracker.artifact(counts_file(pruned), "pruning")
         tracker.dataset(Path(options.in_file).name, digest, options.in_file, "source", {})
         trainings = {
             name: run_train(config, parent_run_id=tracker.run_id, progress=progress) for name, config in configs.items()

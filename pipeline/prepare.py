@@ -13,7 +13,7 @@ import pandas as pd
 from boxtables.read import read_table
 from boxtables.write import write_rejects, write_table
 from entry.errors import UserError
-from entry.files import file_digest
+from entry.files import atomic_path, file_digest
 from entry.tracker import Tracker
 from pipeline.config import DataConfig
 from pruning.rules import PruningRules, prune
@@ -89,12 +89,19 @@ def pruned_table(data: DataConfig, rules: PruningRules) -> tuple[Path, str]:
     result = prune(read.table, rules)
     if not result.table.rows:
         raise UserError(f"{data.in_file}: no row is left after pruning (max_len {rules.max_len}); raise max_len")
+    with atomic_path(counts_file(path)) as counts:
+        result.counts.to_csv(counts, index=False)
     write_table(result.table, path, added={"n_bb_found": result.sensitivity.n_found}, with_targets=True)
     logger.info(
         "pruned %d rows: %d boxes left, %.1f %% of the rows with 100 %% box sensitivity",
         result.table.rows, len(result.table.proposals), 100 * result.sensitivity.full_share,
     )
     return path, digest
+
+
+def counts_file(pruned: Path) -> Path:
+    """Where the counts before and after each rule lie beside a pruned table of the cache."""
+    return pruned.with_suffix(".counts.csv")
 
 
 def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, cache_dir: str) -> dataset.EncodedDataset:
@@ -132,6 +139,8 @@ def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed
     pruned, digest = pruned_table(data, rules)
     encoded = encoded_dataset(pruned, features, seed, data.cache_dir)
     tracker.dataset(Path(data.in_file).name, digest, data.in_file, "source", {"rows": encoded.meta.rows_read})
+    if counts_file(pruned).is_file():
+        tracker.artifact(counts_file(pruned), "pruning")
     counts = encoded.meta.model_dump(mode="json", include={
         "rows_read", "rows_full_sensitivity", "rows_without_boxes", "rows_kept", "boxes", "positives",
         "boxes_per_type", "positives_per_type",
