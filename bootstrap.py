@@ -1,0 +1,220 @@
+"""Sets the project up, and runs its main job or its tests. Needs only Python 3.11 or newer, with venv and pip.
+
+    python3 bootstrap.py                       set up, then run the main job on the data that comes with the repository
+    python3 bootstrap.py --setup-only          set up
+    python3 bootstrap.py --test [ARGUMENTS]    set up, then run the tests; arguments go to pytest
+
+Setting up makes ``.venv``, installs requirements.txt into it, and makes ready what ``mlflow run`` looks for. Run again, it
+does only what is missing: after an interruption, when requirements.txt has changed, when the folder has been moved.
+
+``RNA_S2_VENV`` names another folder than ``.venv``; ``MLFLOW_ENV_ROOT`` is where MLflow keeps its environments.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("error: Python 3.11 or newer is needed, this is %d.%d; run: python3.11 bootstrap.py" % sys.version_info[:2])
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("RNA_S2_VENV") or ROOT / ".venv").absolute()
+PYTHON = VENV / "bin" / "python"
+BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
+TEST_WORKERS_MOST = 4
+
+MARK = "# made by bootstrap.py of rna-s2"
+ACTIVATE = """{mark}
+# `mlflow run` sources this file in the project's folder before the command. Each clone has an environment of its own there;
+# a copy that MLflow fetched itself has none, and takes the one that was set up last.
+for rna_s2_venv in "${{RNA_S2_VENV:-$PWD/.venv}}" {fallback}; do
+    [ -f "$rna_s2_venv/bin/activate" ] && break
+done
+if [ -f "$rna_s2_venv/bin/activate" ]; then
+    . "$rna_s2_venv/bin/activate"
+else
+    echo "error: there is no environment in $PWD yet; run: python3 bootstrap.py --setup-only" >&2
+    false
+fi
+"""
+
+ENVIRONMENT_FOLDER_CODE = """
+from pathlib import Path
+from mlflow.utils.environment import _PythonEnv
+from mlflow.utils.virtualenv import _get_mlflow_virtualenv_root, _get_virtualenv_name
+root = Path.cwd()
+name = _get_virtualenv_name(_PythonEnv.from_yaml(root / "python_env.yaml"), root)
+print(Path(_get_mlflow_virtualenv_root()).expanduser().absolute() / name)
+"""
+
+
+class SetUpError(Exception):
+    """What stands in the way, in one line."""
+
+
+def main(arguments):
+    """The command; returns the exit status."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
+    if arguments and arguments[0] not in ("--setup-only", "--test") or arguments[:1] == ["--setup-only"] and arguments[1:]:
+        raise SetUpError(f"unknown argument '{arguments[-1]}'; see: python3 bootstrap.py --help")
+    testing = arguments[:1] == ["--test"]
+    set_up("requirements-test.txt" if testing else "requirements.txt")
+    if testing:
+        workers = str(min(TEST_WORKERS_MOST, os.cpu_count() or 1))
+        return run_in_environment([str(PYTHON), "-m", "pytest", *(arguments[1:] or ["-n", workers])])
+    status = 0
+    if not arguments:
+        status = run_in_environment([str(VENV / "bin" / "mlflow"), "run", ".", "-P", "preset=debug"])
+    if status == 0:
+        say_what_next()
+    return status
+
+
+def set_up(requirements):
+    """Makes the environment hold a requirements file, where it does not yet."""
+    stamp = VENV / "rna-s2-stamp.txt"
+    wanted = f"{VENV}\n{python_version(BASE_PYTHON)}\n"
+    stamps = stamp.read_text(encoding="utf-8") if stamp.is_file() else ""
+    if not stamps.startswith(wanted) or python_version(PYTHON) is None:
+        make_venv(fresh=VENV.exists() or VENV.is_symlink())
+        stamps = ""
+    digest = digest_of(ROOT / requirements)
+    if digest not in stamps.splitlines():
+        stamp.unlink(missing_ok=True)
+        install(requirements)
+        done = {digest, digest_of(ROOT / "requirements.txt")}
+        partial = stamp.with_suffix(".tmp")
+        partial.write_text(wanted + "".join(f"{each}\n" for each in sorted(done)), encoding="utf-8")
+        os.replace(partial, stamp)
+    make_ready_for_mlflow_run()
+
+
+def python_version(python):
+    """``3.11`` for an interpreter that runs, else None."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def digest_of(requirements):
+    """SHA-256 of a requirements file and of those it includes."""
+    text = requirements.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("-r "):
+            text += digest_of(requirements.with_name(line[3:].strip()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_venv(fresh):
+    """Makes the virtual environment; ``fresh`` replaces what is there."""
+    try:
+        import ensurepip
+        import venv
+    except ImportError as error:
+        raise SetUpError(
+            f"this Python has no {error.name} module, which makes environments; install it "
+            "(Debian and Ubuntu: apt install python3-venv) and run the same command again"
+        ) from error
+    del ensurepip, venv
+    print(f"making {shown(VENV)} with Python {python_version(BASE_PYTHON)}", flush=True)
+    try:
+        if fresh and (VENV.is_symlink() or VENV.is_file()):
+            VENV.unlink()
+        elif fresh:
+            shutil.rmtree(VENV)
+        subprocess.run([BASE_PYTHON, "-m", "venv", str(VENV)], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SetUpError(f"{shown(VENV)} cannot be made ({error}); mend that and run the same command again") from error
+
+
+def install(requirements):
+    """Installs a requirements file with pip."""
+    print(f"installing {requirements}; the first time this takes some minutes", flush=True)
+    command = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        raise SetUpError(
+            f"{requirements} could not be installed (pip says why, above); "
+            "check the network and the free disk space, and run the same command again"
+        )
+
+
+def make_ready_for_mlflow_run():
+    """Puts the folder in place that ``mlflow run`` takes for this project's environment.
+
+    MLflow would build it with pyenv, under a name made of python_env.yaml and requirements.txt, and takes it as it is where
+    it exists. All that MLflow ever does with it is to source its ``bin/activate`` in the project's folder, so that file
+    alone is enough: it activates the environment of the clone that it is sourced in.
+    """
+    done = subprocess.run(
+        [str(PYTHON), "-c", ENVIRONMENT_FOLDER_CODE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SetUpError(f"the environment in {shown(VENV)} does not work ({last}); remove it and run this again")
+    folder = Path(done.stdout.strip().splitlines()[-1])
+    activate = folder / "bin" / "activate"
+    text = ACTIVATE.format(mark=MARK, fallback=shlex.quote(str(VENV)))
+    try:
+        if activate.is_file():
+            there = activate.read_text(encoding="utf-8", errors="replace")
+            if there == text or (not there.startswith(MARK) and python_version(folder / "bin" / "python")):
+                return
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists() and not (activate.is_file() and there.startswith(MARK)):
+            folder.rename(folder.with_name(f"{folder.name}.broken-{os.getpid()}"))
+        activate.parent.mkdir(parents=True, exist_ok=True)
+        partial = activate.with_name(f"activate.{os.getpid()}.tmp")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, activate)
+    except OSError as error:
+        raise SetUpError(
+            f"{folder} cannot be made ({error.strerror}); set MLFLOW_ENV_ROOT to a folder that you can write to"
+        ) from error
+
+
+def run_in_environment(command):
+    """Runs a command in the project's folder as in the activated environment; returns its exit status."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    environment["VIRTUAL_ENV"] = str(VENV)
+    environment["PATH"] = os.pathsep.join([str(VENV / "bin"), environment.get("PATH", os.defpath)])
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def say_what_next():
+    """Tells how to go on."""
+    print(
+        f"""
+Ready. To go on, activate the environment in this shell and type, for example:
+
+    . {shlex.quote(shown(VENV / "bin" / "activate"))}
+    mlflow run . -e train -P config=configs/baseline.yaml
+    mlflow ui
+"""
+    )
+
+
+def shown(path):
+    """A path as the user would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SetUpError as problem:
+        sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; run the same command again to go on")
