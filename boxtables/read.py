@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from boxtables import columns, schema
 from boxtables.schema import Faults, Lists
 from boxtables.table import BoundingBoxes, BoxTable, Ragged
-from boxtables.unpickle import plain_value, read_pickled_frame
+from boxtables.unpickle import collector_paused, read_pickled_frame
 from entry.errors import UserError
 from entry.files import file_digest
 from rna.boxes import BOX_COLUMNS, Boxes
@@ -82,7 +82,7 @@ def read_table(path: str | Path, *, require_targets: bool = True, require_propos
     path = Path(path)
     source = str(path)
     digest = file_digest(_existing_file(path))
-    with path.open("rb") as stream:
+    with path.open("rb") as stream, collector_paused():
         head = stream.read(4)
         stream.seek(0)
         if head == _PARQUET_MAGIC:
@@ -90,8 +90,9 @@ def read_table(path: str | Path, *, require_targets: bool = True, require_propos
         elif head[:2] == _GZIP_MAGIC:
             opened = _from_gzip(stream, source)
         else:
-            opened = _from_pickle(stream, source)
-    result = _read(opened, source, require_targets=require_targets, require_proposals=require_proposals)
+            opened = _from_plain_pickle(stream, source)
+        result = _read(opened, source, require_targets=require_targets, require_proposals=require_proposals)
+        del opened
     return replace(result, table=replace(result.table, digest=digest))
 
 
@@ -129,19 +130,15 @@ def _from_gzip(stream: BinaryIO, source: str) -> _Source:
     return opened
 
 
-def _from_pickle(stream: BinaryIO, source: str) -> _Source:
+def _from_plain_pickle(stream: BinaryIO, source: str) -> _Source:
     try:
-        frame = read_pickled_frame(stream, source)
+        return _from_pickle(stream, source)
     except EOFError as error:
         raise UserError(f"{source}: the pickle is truncated; copy the file again") from error
-    kept_whole = {schema.ONE_IDX, *schema.LIST_COLUMNS}
-    for position, name in enumerate(frame.columns):
-        if name not in kept_whole and frame.dtypes.iloc[position].kind == "O":
-            try:
-                values = [plain_value(cell) for cell in frame.iloc[:, position]]
-            except UserError as error:
-                raise UserError(f"{source}: column {name}: {error}") from error
-            frame.isetitem(position, pd.Series(values, index=frame.index, dtype=object))
+
+
+def _from_pickle(stream: BinaryIO, source: str) -> _Source:
+    frame = read_pickled_frame(stream, source, unpacked_later=(schema.ONE_IDX, *schema.LIST_COLUMNS))
     return _from_frame(frame, source)
 
 

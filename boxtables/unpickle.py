@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -53,6 +53,9 @@ class _Note:
 
 
 class _Frame(_Note): ...
+
+
+class _Series(_Note): ...
 
 
 class _Manager(_Note): ...
@@ -211,6 +214,11 @@ def _latin_bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes() -> bytes:
+    """What pickle protocol 2 calls for ``b""``."""
+    return b""
+
+
 def _bytearray(*args: Any) -> bytearray:
     if not args:
         return bytearray()
@@ -228,6 +236,8 @@ def _names(module: str, names: str, stand_in: Any) -> dict[tuple[str, str], Any]
 STAND_INS: dict[tuple[str, str], Any] = {
     ("builtins", "slice"): _Slice,
     ("__builtin__", "slice"): _Slice,
+    ("builtins", "bytes"): _Function(_no_bytes),
+    ("__builtin__", "bytes"): _Function(_no_bytes),
     ("builtins", "bytearray"): _Function(_bytearray),
     ("__builtin__", "bytearray"): _Function(_bytearray),
     ("_codecs", "encode"): _Function(_latin_bytes),
@@ -238,6 +248,10 @@ STAND_INS: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Function(_frombuffer) for core in ("core", "_core")},
     ("pandas", "DataFrame"): _Frame,
     ("pandas.core.frame", "DataFrame"): _Frame,
+    # A Series is no table; it is understood so far that the message can say so.
+    ("pandas", "Series"): _Series,
+    ("pandas.core.series", "Series"): _Series,
+    ("pandas.core.internals.managers", "SingleBlockManager"): _Manager,
     ("pandas.core.internals.managers", "BlockManager"): _Manager,
     ("pandas.core.internals", "BlockManager"): _Manager,
     ("pandas._libs.internals", "_unpickle_block"): _Block,
@@ -301,12 +315,14 @@ class _Unpickler(pickle.Unpickler):
         return STAND_INS[module, name]
 
 
-def read_pickled_frame(stream: BinaryIO, source: str) -> pd.DataFrame:
+def read_pickled_frame(stream: BinaryIO, source: str, *, unpacked_later: Collection[str] = ()) -> pd.DataFrame:
     """The DataFrame in a pickle, with nothing of the pickle executed.
 
     Args:
         stream: the uncompressed pickle, at its beginning.
         source: the file's name for messages.
+        unpacked_later: columns whose cells the caller takes apart and checks itself; there, an array within a cell may be
+            of a subclass of ndarray, and a cell may hold an inert stand-in. Elsewhere neither remains.
 
     Raises:
         UserError: the pickle is broken, holds something other than a DataFrame, or asks for a function or class outside
@@ -315,12 +331,17 @@ def read_pickled_frame(stream: BinaryIO, source: str) -> pd.DataFrame:
     """
     head = stream.peek(2)[:2] if hasattr(stream, "peek") else b""
     try:
-        with _collector_paused():
-            loaded = _Unpickler(stream).load()
-            if type(loaded) is not _Frame:
-                shown = "another pandas object" if isinstance(loaded, _Note) else type(loaded).__name__
-                raise UserError(f"{source}: holds {shown}, not a pandas DataFrame; give an S1 prediction table")
-            return _frame(loaded)
+        loaded = _Unpickler(stream).load()
+        if type(loaded) is not _Frame:
+            raise UserError(f"{source}: holds {_kind(loaded)}, not a pandas DataFrame; give an S1 prediction table")
+        frame = _frame(loaded)
+        for position, name in enumerate(frame.columns):
+            kind = frame.dtypes.iloc[position]
+            if name not in unpacked_later and isinstance(kind, np.dtype) and kind.kind == "O":
+                cells = np.empty(len(frame), object)
+                cells[:] = [_plain_value(cell, name) for cell in frame.iloc[:, position]]
+                frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=object))
+        return frame
     except Refused as refused:
         raise UserError(
             f"{source}: {refused}; the file was refused and nothing in it was executed. Where you trust its origin, "
@@ -334,13 +355,19 @@ def read_pickled_frame(stream: BinaryIO, source: str) -> pd.DataFrame:
         raise UserError(f"{source}: is neither a Parquet file nor a pickle of a table; give one of these") from error
 
 
+def _kind(loaded: Any) -> str:
+    if isinstance(loaded, _Note):
+        return "a Series" if type(loaded) is _Series else "another pandas object"
+    return "a numpy array" if isinstance(loaded, np.ndarray) else f"a Python {type(loaded).__name__}"
+
+
 def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Millions of young dicts make the cyclic collector run over and over for nothing; it rests meanwhile."""
+def collector_paused() -> Iterator[None]:
+    """The cyclic collector rests: among millions of dicts and lists it would run over and over and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -463,21 +490,17 @@ def _index(note: Any) -> pd.Index:
     return pd.Index(values, dtype=values.dtype, name=name)
 
 
-def plain_value(value: Any) -> Any:
-    """A cell of an object column as ordinary Python and numpy objects, containers included.
-
-    Raises:
-        UserError: the cell holds a pandas or numpy object of another kind.
-    """
+def _plain_value(value: Any, column: Hashable) -> Any:
+    """A cell of an object column as ordinary Python and numpy objects, containers included."""
     if isinstance(value, _RestoredArray):
         value = value.view(np.ndarray)
         if value.dtype.kind == "O":
-            value = np.fromiter((plain_value(v) for v in value.ravel()), object, value.size).reshape(value.shape)
+            value = np.fromiter((_plain_value(v, column) for v in value.ravel()), object, value.size).reshape(value.shape)
         return value
     if type(value) in (list, tuple):
-        return type(value)(plain_value(v) for v in value)
+        return type(value)(_plain_value(v, column) for v in value)
     if type(value) is dict:
-        return {plain_value(k): plain_value(v) for k, v in value.items()}
+        return {_plain_value(k, column): _plain_value(v, column) for k, v in value.items()}
     if isinstance(value, (_Note, _Function)) or (isinstance(value, type) and issubclass(value, _Note)):
-        raise UserError("a cell holds a pandas or numpy object; convert it to plain values")
+        raise Refused(f"column {column} holds pandas or numpy objects within its cells")
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import pickle
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -68,14 +70,14 @@ def write_table(
             arrow = _to_arrow(table, frame, path, with_targets=with_targets, with_proposals=with_proposals)
             pq.write_table(arrow, temporary, compression="zstd")
         else:
-            _to_pandas(table, frame, with_targets=with_targets, with_proposals=with_proposals).to_pickle(
-                temporary,
-                protocol=PICKLE_PROTOCOL,
-                # mtime: the same table gives the same bytes
-                compression={"method": "gzip", "compresslevel": GZIP_LEVEL, "mtime": 1}
-                if path.name.endswith(".gz")
-                else None,
-            )
+            field = _to_pandas(table, frame, with_targets=with_targets, with_proposals=with_proposals)
+            with temporary.open("wb") as stream:
+                if path.name.endswith(".gz"):
+                    # No name and no time in the header: the same table gives the same bytes.
+                    with gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as packed:
+                        pickle.dump(field, packed, protocol=PICKLE_PROTOCOL)
+                else:
+                    pickle.dump(field, stream, protocol=PICKLE_PROTOCOL)
 
 
 def write_rejects(rejects: pd.DataFrame, path: str | Path) -> None:
