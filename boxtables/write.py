@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from boxtables import schema
 from boxtables.table import STRUCTURE_NAMES, BoundingBoxes, BoxTable, Ragged
+from boxtables.unpickle import collector_paused
 from entry.errors import UserError
 from entry.files import atomic_path
 from rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes
@@ -70,8 +71,8 @@ def write_table(
             arrow = _to_arrow(table, frame, path, with_targets=with_targets, with_proposals=with_proposals)
             pq.write_table(arrow, temporary, compression="zstd")
         else:
-            field = _to_pandas(table, frame, with_targets=with_targets, with_proposals=with_proposals)
-            with temporary.open("wb") as stream:
+            with temporary.open("wb") as stream, collector_paused():
+                field = _to_pandas(table, frame, with_targets=with_targets, with_proposals=with_proposals)
                 if path.name.endswith(".gz"):
                     # No name and no time in the header: the same table gives the same bytes.
                     with gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as packed:
