@@ -176,6 +176,17 @@ def ordered_batches(counts: np.ndarray, max_boxes: int) -> list[np.ndarray]:
     return [np.array(batch, dtype=np.int64) for batch in batches]
 
 
+def _lowest_positions(data: EncodedDataset) -> np.ndarray:
+    """``(rows,)`` int64: the lowest row or column that a box of each row covers; 0 where there is no box."""
+    names = data.meta.feature_names
+    bb_x, bb_y, siz_y = (data.features[:, names.index(name)] for name in ("bb_x", "bb_y", "siz_y"))
+    filled = np.diff(data.offsets) > 0
+    lowest = np.zeros(len(data), dtype=np.int64)
+    if filled.any():
+        lowest[filled] = np.minimum.reduceat(np.minimum(bb_x, bb_y - siz_y + 1), data.offsets[:-1][filled])
+    return lowest
+
+
 class EpochBatches(torch.utils.data.IterableDataset):
     """Batches of one epoch after the other; the order of an epoch depends on the seed and its number alone.
 
@@ -197,11 +208,7 @@ class EpochBatches(torch.utils.data.IterableDataset):
         self.batch_size, self.n_groups, self.seed, self.max_shift = batch_size, n_groups, seed, max_shift
         self.epoch = 0
         self._counts = np.diff(data.offsets)[self.rows]
-        column = data.features[:, data.meta.feature_names.index("bb_x")]
-        starts, filled = data.offsets[:-1], np.diff(data.offsets) > 0
-        self._lowest = np.zeros(len(starts), dtype=np.int64)
-        if max_shift and filled.any():
-            self._lowest[filled] = np.minimum.reduceat(np.asarray(column), starts[filled])
+        self._lowest = _lowest_positions(data) if max_shift else np.zeros(len(data), dtype=np.int64)
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next pass is."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _BYTE_VALUES = 256
+_MOST_DROPPED = _BYTE_VALUES - 1  # something must be kept, or the scale of what is kept would be infinite
 
 
 def _onednn_linear() -> object | None:
@@ -68,12 +69,17 @@ def keep_mask(shape: torch.Size | tuple[int, ...], probability: float, device: t
     for size in shape:
         elements *= size
     words = torch.empty((elements + 7) // 8, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    return (words.view(torch.uint8)[:elements] >= round(probability * _BYTE_VALUES)).view(shape)
+    return (words.view(torch.uint8)[:elements] >= _dropped_bytes(probability)).view(shape)
 
 
 def drop_share(probability: float) -> float:
-    """The share of elements that dropout at ``probability`` really drops: the nearest multiple of 1/256."""
-    return round(probability * _BYTE_VALUES) / _BYTE_VALUES
+    """The share of elements that dropout at ``probability`` drops: the nearest multiple of 1/256, at most 255/256."""
+    return _dropped_bytes(probability) / _BYTE_VALUES
+
+
+def _dropped_bytes(probability: float) -> int:
+    """How many of a byte's values mean that an element is dropped."""
+    return min(round(probability * _BYTE_VALUES), _MOST_DROPPED)
 
 
 def dropout(values: Tensor, probability: float, training: bool) -> Tensor:

@@ -74,7 +74,7 @@ def _sorted(group: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> tuple[
 
 def _starts(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Whether each entry (sorted by group and score) begins a run of equal scores within its group."""
-    return np.concatenate([[True], (np.diff(group) != 0) | (np.diff(scores) != 0)])
+    return np.concatenate([[True], (group[1:] != group[:-1]) | (scores[1:] != scores[:-1])])
 
 
 def ranking_metrics(

@@ -16,7 +16,7 @@ def score_rows(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, prec
     device = next(network.parameters()).device
     counts = np.diff(data.offsets)[rows]
     starts = np.concatenate([[0], np.cumsum(counts)])
-    place = np.empty(len(data) if len(data) else 1, dtype=np.int64)
+    place = np.empty(len(data), dtype=np.int64)  # position of a row of the dataset in ``rows``
     place[rows] = np.arange(len(rows))
     scores = np.zeros(starts[-1], dtype=np.float32)
     was_training = network.training

@@ -16,6 +16,7 @@ from entry.errors import UserError
 from entry.options import Options
 from entry.tracker import Tracker
 from fitting.loop import FitResult, TrackedModule, fit, load_checkpoint
+from rna.boxes import ragged_take
 from s2.batches import Batch, EpochBatches, OrderedBatches
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from s2.dataset import EncodedDataset
@@ -119,9 +120,8 @@ class Evaluation:
 def evaluate(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
     """Score the given rows (``(k,)`` int) of a dataset, without dropout; the network's mode is as before afterwards."""
     scores = score_rows(network, data, rows, precision)
-    counts = np.diff(data.offsets)[rows]
-    index = np.concatenate([np.arange(data.offsets[r], data.offsets[r + 1]) for r in rows] or [np.zeros(0, np.int64)])
-    row = np.repeat(np.arange(len(rows)), counts)
+    index, offsets = ragged_take(data.offsets, rows)
+    row = np.repeat(np.arange(len(rows)), np.diff(offsets))
     box_type, label = np.asarray(data.box_type[index]), np.asarray(data.labels[index])
     return Evaluation(
         rows=np.asarray(rows),

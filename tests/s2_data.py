@@ -35,7 +35,7 @@ def random_dataset(
             seq_values[name] = rng.integers(0, 2, (int(lengths.sum()), CHANNELS[name])).astype(np.uint8)
     meta = DatasetMeta(
         kind=kind,
-        feature_names=("stem", "iloop", "hloop", "bb_x", "bb_y", "siz_x", "siz_y"),
+        feature_names=("type_stem", "type_iloop", "type_hloop", "bb_x", "bb_y", "siz_x", "siz_y"),
         sequence_channels=CHANNELS if kind == "sequence_encoding" else {},
         source="random", source_digest="", rows_read=len(per_row), rows_full_sensitivity=len(per_row),
         **counts_of(box_type, labels, len(per_row)),
