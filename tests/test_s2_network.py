@@ -1,0 +1,366 @@
+"""The network against PyTorch's own layers and plain loops, and the batches it is fed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from rna.boxes import BOX_TYPES
+from s2 import kernels
+from s2.batches import EpochBatches, OrderedBatches, epoch_batches, length_groups, make_batch, ordered_batches
+from s2.config import NetworkConfig
+from s2.network import BoxNetwork, SelfAttention, batch_loss
+from tests.s2_data import random_dataset
+
+COUNTS = [(3, 2, 2), (1, 0, 0), (0, 0, 0), (4, 0, 3), (0, 5, 0), (0, 0, 1), (6, 4, 2)]
+"""Full rows beside one without boxes, rows of one box, and rows that lack a type."""
+KINDS = ("baseline", "sequence_encoding")
+SMALL = NetworkConfig(n_dim=12, n_attn_layer=2, n_heads=3, n_ff=16, n_hid=6, dropout=0.1, lstm_hid=4, lstm_layer=2)
+
+
+def network_for(data, config: NetworkConfig = SMALL, seed: int = 0) -> BoxNetwork:
+    torch.manual_seed(seed)
+    network = BoxNetwork(config, len(data.meta.feature_names), data.meta.sequence_channels)
+    for parameter in network.parameters():  # biases start at 0 else, and would hide what forgets them
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network.eval()
+
+
+def logits_by_row(network: BoxNetwork, data, rows) -> list[torch.Tensor]:
+    batch = make_batch(data, np.array(rows))
+    with torch.no_grad():
+        logits = network(batch)
+    return [logits[batch.row == k] for k in range(len(rows))]
+
+
+@pytest.fixture(params=["as it is", "without oneDNN"])
+def product_path(request, monkeypatch):
+    if request.param == "without oneDNN":
+        monkeypatch.setattr(kernels, "_ONEDNN", None)
+
+
+def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("n", [1, 7])
+def test_linear_is_torchs(product_path, n, with_bias):
+    torch.manual_seed(n)
+    x, weight = torch.randn(n, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    bias = torch.randn(4, requires_grad=True) if with_bias else None
+    leaves = [leaf for leaf in (x, weight, bias) if leaf is not None]
+    downstream = torch.randn(4, n).t()  # not contiguous
+    got, wanted = kernels.linear(x, weight, bias), functional.linear(x, weight, bias)
+    close(got, wanted)
+    for a, b in zip(torch.autograd.grad(got, leaves, downstream), torch.autograd.grad(wanted, leaves, downstream),
+                    strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_feed_forward_is_torchs_with_the_same_mask(product_path, probability, monkeypatch):
+    torch.manual_seed(1)
+    shapes = [(6, 5), (9, 5), (9,), (5, 9), (5,)]
+    leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    x, weight_in, bias_in, weight_out, bias_out = leaves
+    mask = torch.rand(6, 9) > 0.3
+    monkeypatch.setattr(kernels, "keep_mask", lambda shape, p, device: mask)
+    kept = mask / (1 - kernels.drop_share(probability)) if probability else 1.0
+    wanted = functional.linear(functional.linear(x, weight_in, bias_in).relu() * kept, weight_out, bias_out)
+    got = kernels.feed_forward(*leaves, probability)
+    close(got, wanted)
+    downstream = torch.randn(6, 5)
+    for a, b in zip(torch.autograd.grad(got, leaves, downstream), torch.autograd.grad(wanted, leaves, downstream),
+                    strict=True):
+        close(a, b)
+
+
+def test_products_run_in_autocasts_type():
+    with torch.autocast("cpu", torch.bfloat16):
+        result = kernels.linear(torch.randn(3, 4), torch.randn(2, 4), torch.randn(2))
+    assert result.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(probability):
+    torch.manual_seed(0)
+    n = 200_000
+    result = kernels.dropout(torch.full((n // 2, 2), 3.0), probability, training=True)
+    share = kernels.drop_share(probability)
+    assert abs(share - probability) <= 1 / 512
+    assert (result == 0).float().mean() == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
+    assert result[result != 0].unique().tolist() == pytest.approx([3 / (1 - share)])
+    torch.manual_seed(0)
+    assert kernels.dropout(torch.full((n // 2, 2), 3.0), probability, training=True).equal(result)
+
+
+def test_dropout_at_the_ends_of_its_range():
+    values = torch.randn(1000)
+    assert kernels.dropout(values, 0.4, training=False) is values
+    assert kernels.dropout(values, 0.0, training=True) is values
+    assert kernels.dropout(values, 0.9999, training=True).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (3, 5), (2, 2, 2)])
+def test_a_mask_has_any_shape(shape):
+    mask = kernels.keep_mask(shape, 0.5, torch.device("cpu"))
+    assert mask.shape == shape and mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_does_not_depend_on_its_neighbours(kind):
+    data = random_dataset(COUNTS, kind=kind)
+    network = network_for(data)
+    together = logits_by_row(network, data, range(len(COUNTS)))
+    backwards = logits_by_row(network, data, range(len(COUNTS))[::-1])[::-1]
+    for row, count in enumerate(COUNTS):
+        assert together[row].shape == (sum(count),)
+        close(backwards[row], together[row])
+        if sum(count):
+            (alone,) = logits_by_row(network, data, [row])
+            close(alone, together[row])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_depends_on_its_own_other_boxes(kind):
+    data = random_dataset(COUNTS, kind=kind)
+    network = network_for(data)
+    before = logits_by_row(network, data, [6, 0])
+    data.features[data.offsets[6], 3:] += 20  # the first box of row 6 moves
+    after = logits_by_row(network, data, [6, 0])
+    assert not torch.allclose(after[0][1:], before[0][1:], atol=1e-4)
+    close(after[1], before[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuted_boxes_have_permuted_logits(kind):
+    data = random_dataset(COUNTS, kind=kind)
+    network = network_for(data)
+    order = np.arange(len(data.labels))
+    rng = np.random.default_rng(3)
+    for row in range(len(data)):
+        for code in range(len(BOX_TYPES)):
+            own = np.flatnonzero(data.box_type[data.offsets[row]: data.offsets[row + 1]] == code) + data.offsets[row]
+            order[own] = rng.permutation(own)
+    assert (order != np.arange(len(order))).any()
+    values, offsets = {}, {}
+    for name in data.seq_values:
+        own = order[data.box_type == BOX_TYPES.index(name)]
+        pieces = [data.seq_values[name][slice(*data.seq_offsets[name][e: e + 2])] for e in data.entry_of_box[own]]
+        values[name] = np.concatenate(pieces)
+        offsets[name] = np.cumsum([0, *map(len, pieces)])
+    permuted = replace(
+        data, features=data.features[order], labels=data.labels[order], seq_values=values, seq_offsets=offsets
+    )
+    rows = range(len(COUNTS))
+    close(
+        torch.cat(logits_by_row(network, permuted, rows)), torch.cat(logits_by_row(network, data, rows))[order]
+    )
+
+
+def test_the_sequence_encoder_is_an_lstm_box_by_box():
+    data = random_dataset(COUNTS, kind="sequence_encoding", seed=4)
+    network = network_for(data)
+    rows = [6, 4, 2, 0, 3]
+    with torch.no_grad():
+        got = network._encode_sequences(make_batch(data, np.array(rows)))
+        wanted = []
+        for row in rows:
+            for box in range(data.offsets[row], data.offsets[row + 1]):
+                name = BOX_TYPES[data.box_type[box]]
+                start, end = data.seq_offsets[name][data.entry_of_box[box]:][:2]
+                bases = torch.tensor(data.seq_values[name][start:end], dtype=torch.float32)
+                output, _ = network.encoders[name].lstm(bases[:, None])  # (length, 1, hidden), of the top layer
+                wanted.append(output[-1, 0])
+    close(got, torch.stack(wanted))
+
+
+@pytest.mark.parametrize("dropping", [False, True])
+def test_attention_is_a_plain_loop_over_rows_heads_and_boxes(dropping, monkeypatch):
+    data = random_dataset(COUNTS)
+    batch = make_batch(data, np.arange(len(COUNTS)))
+    torch.manual_seed(2)
+    attention = SelfAttention(12, 3, 0.25 if dropping else 0.0).train(dropping)
+    torch.nn.init.normal_(attention.query_key_value.bias)
+    monkeypatch.setattr(kernels, "keep_mask", lambda shape, p, device: torch.ones(shape, dtype=torch.bool))
+    scale = 1 / (1 - 0.25) if dropping else 1.0  # nothing is dropped here, so all weights are only scaled
+    x = torch.randn(len(data.labels), 12, requires_grad=True)
+    got = attention(x, batch.slot, batch.mask)
+
+    query, key, value = functional.linear(x, attention.query_key_value.weight, attention.query_key_value.bias).split(12, 1)
+    mixed = []
+    for row in range(len(data)):
+        own = range(data.offsets[row], data.offsets[row + 1])
+        for i in own:
+            heads = []
+            for h in range(3):
+                part = slice(4 * h, 4 * h + 4)
+                scores = torch.stack([query[i, part] @ key[j, part] / math.sqrt(4) for j in own])
+                weights = scores.exp() / scores.exp().sum() * scale
+                heads.append(sum(w * value[j, part] for w, j in zip(weights, own, strict=True)))
+            mixed.append(torch.cat(heads))
+    wanted = functional.linear(torch.stack(mixed), attention.out.weight, attention.out.bias)
+    close(got, wanted)
+    downstream = torch.randn_like(wanted)
+    leaves = [x, *attention.parameters()]
+    for a, b in zip(torch.autograd.grad(got, leaves, downstream), torch.autograd.grad(wanted, leaves, downstream),
+                    strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_network_is_its_layers_of_torch():
+    config = SMALL
+    data = random_dataset(COUNTS)
+    network = network_for(data)
+    row = 6
+    x = functional.linear(
+        torch.tensor(data.features[data.offsets[row]: data.offsets[row + 1]]), network.embed.weight, network.embed.bias
+    )[None]
+    for layer in network.layers:
+        reference = torch.nn.TransformerEncoderLayer(
+            config.n_dim, config.n_heads, config.n_ff, dropout=0.0, batch_first=True, norm_first=True
+        )
+        own = layer.state_dict()
+        names = {
+            "self_attn.in_proj_weight": "attention.query_key_value.weight",
+            "self_attn.in_proj_bias": "attention.query_key_value.bias",
+            "self_attn.out_proj.weight": "attention.out.weight", "self_attn.out_proj.bias": "attention.out.bias",
+            "linear1.weight": "widen.weight", "linear1.bias": "widen.bias",
+            "linear2.weight": "narrow.weight", "linear2.bias": "narrow.bias",
+            "norm1.weight": "norm_attention.weight", "norm1.bias": "norm_attention.bias",
+            "norm2.weight": "norm_feed_forward.weight", "norm2.bias": "norm_feed_forward.bias",
+        }
+        reference.load_state_dict({theirs: own[ours] for theirs, ours in names.items()})
+        x = reference(x)
+    wanted = network.out(network.hidden(network.norm(x[0])).relu()).squeeze(1)
+    close(logits_by_row(network, data, [row, 1])[0], wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_gives_every_weight_a_finite_gradient(kind):
+    data = random_dataset([(3, 2, 2), (1, 0, 0), (4, 1, 3)], kind=kind)
+    network = network_for(data).train()
+    batch = make_batch(data, np.arange(3))
+    batch_loss(network(batch), batch).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert network.layers[0].attention.query_key_value.weight.grad.abs().max() > 0
+
+
+def test_loss_by_hand():
+    # Row 0 has logits ln 3, 0 with labels 1, 0: probabilities 3/4 and 1/2. Row 1 has logit -ln 3 with label 1: 1/4.
+    data = random_dataset([(2, 0, 0), (1, 0, 0)])
+    data.labels[:] = [1, 0, 1]
+    batch = make_batch(data, np.array([0, 1]))
+    loss = batch_loss(torch.tensor([math.log(3), 0.0, -math.log(3)]), batch)
+    assert float(loss) == pytest.approx(((-math.log(3 / 4) - math.log(1 / 2)) / 2 - math.log(1 / 4)) / 2, rel=1e-6)
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    data = random_dataset([(5, 3, 2), (4, 4, 1)], seed=6)
+    network = network_for(data, SMALL.model_copy(update={"n_dim": 30, "n_hid": 20, "dropout": 0.0}))
+    batch = make_batch(data, np.array([0, 1]))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    first = float(batch_loss(network(batch), batch).detach())
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = batch_loss(network(batch), batch)
+        loss.backward()
+        optimizer.step()
+    assert first > 0.3 and float(loss.detach()) < 0.01
+
+
+def test_a_batch_holds_the_rows_as_asked():
+    data = random_dataset(COUNTS, kind="sequence_encoding")
+    rows = np.array([3, 2, 1])
+    batch = make_batch(data, rows, shift=np.array([2, 5, -1]))
+    assert batch.rows == 3 and batch.row_id.tolist() == rows.tolist()
+    assert batch.mask.sum(1).tolist() == [7, 0, 1]
+    assert batch.row.tolist() == [0] * 7 + [2]
+    assert batch.slot.tolist() == [0, 1, 2, 3, 4, 5, 6, 14]
+    index = [*range(data.offsets[3], data.offsets[4]), data.offsets[1]]
+    shifted = data.features[index].copy()
+    shifted[:, 3:5] += np.array([2] * 7 + [-1])[:, None]
+    np.testing.assert_array_equal(batch.features.numpy(), shifted)
+    np.testing.assert_array_equal(batch.labels.numpy(), data.labels[index])
+    moved = batch.to("cpu")
+    assert moved.features.equal(batch.features) and moved.sequences.keys() == batch.sequences.keys()
+
+
+@given(st.lists(st.integers(0, 12), max_size=25), st.integers(1, 5), st.integers(1, 30), st.integers(0, 9))
+def test_an_epoch_has_every_row_once(counts, batch_size, n_groups, seed):
+    counts = np.array(counts, dtype=np.int64)
+    batches = epoch_batches(counts, batch_size, n_groups, np.random.default_rng(seed))
+    assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(counts)))
+    groups = [set(group.tolist()) for group in length_groups(counts, n_groups)]
+    assert len(groups) == min(n_groups, len(counts))
+    for group in groups:
+        own = [len(batch) for batch in batches if set(batch.tolist()) <= group]
+        full, rest = divmod(len(group), batch_size)
+        assert sorted(own, reverse=True) == [batch_size] * full + [rest] * (rest > 0)
+    again = epoch_batches(counts, batch_size, n_groups, np.random.default_rng(seed))
+    assert [b.tolist() for b in again] == [b.tolist() for b in batches]
+
+
+@given(st.lists(st.integers(0, 12), max_size=25), st.integers(1, 30))
+def test_batches_of_evaluation_are_bounded(counts, max_boxes):
+    counts = np.array(counts, dtype=np.int64)
+    batches = ordered_batches(counts, max_boxes)
+    order = np.concatenate([*batches, []]).astype(int)
+    assert sorted(order.tolist()) == list(range(len(counts)))
+    assert (np.diff(counts[order]) >= 0).all()
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * counts[batch].max() <= max_boxes
+
+
+def test_epochs_differ_but_each_is_always_the_same():
+    data = random_dataset([(2, 1, 1)] * 12)
+    batches = EpochBatches(data, np.arange(2, 12), batch_size=3, n_groups=2, seed=5, max_shift=4)
+
+    def epoch(k: int) -> list:
+        batches.set_epoch(k)
+        return [(b.row_id.tolist(), b.features.tolist()) for b in batches]
+
+    first, second = epoch(0), epoch(1)
+    assert len(first) == len(batches) == 4
+    assert sorted(r for rows, _ in first for r in rows) == list(range(2, 12))
+    assert first != second
+    assert epoch(1) == second and epoch(0) == first
+
+
+def test_shifted_rows_move_as_one_and_stay_in_the_map():
+    data = random_dataset([(3, 2, 1), (0, 0, 0), (1, 0, 2)] * 6, seed=8)
+    low = np.random.default_rng(0).integers(0, 4, len(data.features))
+    data.features[:, 3] = 3
+    data.features[:, 4] = low + data.features[:, 6] - 1  # the lowest column is what the cap must see
+    lowest = np.minimum(3, low)
+    batches = EpochBatches(data, np.arange(len(data)), batch_size=2, n_groups=3, seed=1, max_shift=5)
+    shifts = set()
+    for epoch in range(10):
+        batches.set_epoch(epoch)
+        for batch in batches:
+            index = np.concatenate([np.arange(data.offsets[r], data.offsets[r + 1]) for r in batch.row_id.numpy()])
+            moved = batch.features.numpy() - data.features[index]
+            assert not moved[:, [0, 1, 2, 5, 6]].any()
+            np.testing.assert_array_equal(moved[:, 3], moved[:, 4])
+            for row in range(batch.rows):
+                own = batch.row.numpy() == row
+                assert len(set(moved[own, 3].tolist())) <= 1
+                assert (lowest[index[own]] + moved[own, 3] >= 0).all()
+                shifts |= set(moved[own, 3].tolist())
+    assert min(shifts) < 0 and max(shifts) == 5
+
+
+def test_evaluation_batches_hold_the_rows_asked_for():
+    data = random_dataset(COUNTS)
+    batches = OrderedBatches(data, np.array([6, 2, 0]), max_boxes=14)
+    assert [b.row_id.tolist() for b in batches] == [[2, 0], [6]] and len(batches) == 2
