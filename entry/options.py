@@ -67,7 +67,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: is not valid YAML ({getattr(error, 'problem', None) or error})") from error
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{path}{where}: is not valid YAML ({problem})") from error
+    except ValueError as error:  # a date or a number that cannot be
+        raise UserError(f"{path}: holds a value that cannot be read ({error}); put it in quotes") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -82,14 +85,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict, set)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+def validate(model: type[Model], values: Mapping[str, Any], source: str, origins: Mapping[str, str] = {}) -> Model:
     """Typed options from plain values.
+
+    Args:
+        model: the options, possibly nested.
+        values: plain values, nested likewise.
+        source: where they come from, for messages.
+        origins: for dotted fields that come from elsewhere, where they come from.
 
     Raises:
         UserError: one line that names every wrong key, its source and what is allowed.
@@ -97,11 +108,12 @@ def validate(model: type[Model], values: Mapping[str, Any], source: str) -> Mode
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError("; ".join(_explain(model, source, e) for e in error.errors())) from error
+        raise UserError("; ".join(_explain(model, source, origins, e) for e in error.errors())) from error
 
 
-def _explain(model: type[BaseModel], source: str, error: Any) -> str:
+def _explain(model: type[BaseModel], source: str, origins: Mapping[str, str], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
+    source = origins.get(key, source)
     if error["type"] == "extra_forbidden":
         holder: Any = model
         for part in error["loc"][:-1]:
@@ -155,6 +167,7 @@ def parse(
     given = vars(parser.parse_args(None if argv is None else list(argv)))
 
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     source = f"command {command}"
     if config_option and given[config_option]:
         source = given[config_option]
@@ -170,10 +183,13 @@ def parse(
         *sections, leaf = dotted.split(".")
         for section in sections:
             inner = holder.get(section)
-            holder[section] = dict(inner) if isinstance(inner, dict) else {}
+            if inner is not None and not isinstance(inner, dict):
+                raise UserError(f"{source}: '{section}' must hold keys and values, not {type(inner).__name__}")
+            holder[section] = dict(inner or {})
             holder = holder[section]
         holder[leaf] = _from_text(text, leaves[dotted].annotation)
-    return validate(model, values, source)
+        origins[dotted] = f"command {command}, parameter {option}"
+    return validate(model, values, source, origins)
 
 
 def unknown_keys(model: type[BaseModel], values: Mapping[str, Any], source: str) -> str:

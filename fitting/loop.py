@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's artifacts that holds copies of both."""
+
 _NO_FIGURE = -1.0  # stands for an undefined figure where the best epoch is chosen: worse than any real one
 _SEED_STRIDE = 1_000_003  # keeps the seeds of neighbouring training seeds' epochs apart
 
@@ -123,6 +126,11 @@ class _Epochs(pl.Callback):
         self.dataset, self.seed, self.tracker = dataset, seed, tracker
         self.started = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+        # A training that had stopped early has nothing left to do when it is resumed.
+        if any(stopping.wait_count >= stopping.patience for stopping in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
+
     def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         torch.manual_seed(self.seed * _SEED_STRIDE + trainer.current_epoch)
         self.started = time.perf_counter()
@@ -142,14 +150,33 @@ class _Epochs(pl.Callback):
 
 
 class _MirrorCheckpoint(pl.Callback):
-    """Keeps a copy of the last checkpoint with the run, so that another machine can resume it."""
+    """Keeps a copy of the checkpoints with the run, and takes them over where they lie in another folder than before."""
 
     def __init__(self, folder: Path, tracker: Tracker, every: int) -> None:
         self.folder, self.tracker, self.every = folder, tracker, every
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
-        if trainer.current_epoch and trainer.current_epoch % self.every == 0 and (self.folder / LAST).is_file():
-            self.tracker.artifact(self.folder / LAST, "checkpoints")
+        if trainer.current_epoch and trainer.current_epoch % self.every == 0:
+            for name in (BEST, LAST):
+                if (self.folder / name).is_file():
+                    self.tracker.artifact(self.folder / name, CHECKPOINTS)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: TrackedModule, checkpoint: dict[str, Any]) -> None:
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if state is None:
+                continue
+            if not (Path(callback.dirpath) / Path(state["best_model_path"]).name).is_file():
+                del checkpoint["callbacks"][callback.state_key]  # that epoch is lost; the best of the others is sought
+                continue
+            for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[name] = _moved(state[name], callback.dirpath)
+            state["best_k_models"] = {_moved(p, callback.dirpath): value for p, value in state["best_k_models"].items()}
+            state["dirpath"] = callback.dirpath
+
+
+def _moved(path: str, folder: str) -> str:
+    return str(Path(folder) / Path(path).name) if path else path
 
 
 def fit(
@@ -232,15 +259,18 @@ def fit(
         warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*IterableDataset.*")
         warnings.filterwarnings("ignore", category=FutureWarning)
-        trainer.fit(
-            module,
-            torch.utils.data.DataLoader(train, batch_size=None),
-            torch.utils.data.DataLoader(val, batch_size=None),
-            ckpt_path=str(resume) if resume.is_file() else None,
-            weights_only=True,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(
+                module,
+                _loader(train),
+                _loader(val),
+                ckpt_path=str(resume) if resume.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
+            if trainer.interrupted:
+                raise KeyboardInterrupt from error
+            raise
     path = Path(best.best_model_path) if best.best_model_path else None
     value = float(best.best_model_score) if best.best_model_score is not None else math.nan
     return FitResult(
@@ -251,6 +281,12 @@ def fit(
         seconds=time.perf_counter() - started,
         checkpoint=path if path and path.is_file() else None,
     )
+
+
+def _loader(batches: Any) -> torch.utils.data.DataLoader:
+    """A loader that draws its own seed from a generator of its own: a draw from the default one, which happens in some
+    epochs before they are seeded and in others after, would make a resumed training differ from an unbroken one."""
+    return torch.utils.data.DataLoader(batches, batch_size=None, generator=torch.Generator())
 
 
 def checkpoint_epoch(path: Path) -> int:

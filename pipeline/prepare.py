@@ -79,13 +79,12 @@ def pruned_table(data: DataConfig, rules: PruningRules) -> tuple[Path, str]:
     digest = file_digest(data.in_file)
     key = content_key(step="prune", source=digest, rules=rules.model_dump())
     path = Path(data.cache_dir) / "pruned" / f"{key}.parquet"
-    if path.is_file():
+    rejects_file = path.with_suffix(".rejects.csv")
+    if path.is_file() and not rejects_file.is_file():  # rejects are counted against max_rejects, and told, every time
         logger.info("pruned table: found in %s", path)
         return path, digest
     read = read_table(data.in_file)
-    check_rejects(
-        read.rejects, data.max_rejects, path.with_suffix(".rejects.csv"), data.in_file, read.table.rows + len(read.rejects)
-    )
+    check_rejects(read.rejects, data.max_rejects, rejects_file, data.in_file, read.table.rows + len(read.rejects))
     result = prune(read.table, rules)
     if not result.table.rows:
         raise UserError(f"{data.in_file}: no row is left after pruning (max_len {rules.max_len}); raise max_len")

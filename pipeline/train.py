@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import yaml
 from entry.errors import UserError, run_command
 from entry.options import parse
 from entry.tracker import Tracker
-from fitting.loop import LAST
+from fitting.loop import BEST, CHECKPOINTS, LAST
 from pipeline.config import TrainConfig
 from pipeline.pictures import learning_figure, mean_roc, roc_figure
 from pipeline.prepare import Prepared, prepare
@@ -90,11 +90,12 @@ def run_train(config: TrainConfig, *, parent_run_id: str | None = None, progress
         prepared = prepare(config.data, config.pruning, config.features, config.seed, tracker)
         folder = Path(config.data.cache_dir) / "checkpoints" / tracker.run_id
         if run_id is not None and not (folder / LAST).is_file():
-            fetched = fetch_artifact(run_id, f"checkpoints/{LAST}", folder / "fetched")
-            if fetched is None:
+            for name in (BEST, LAST):
+                fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{name}", folder / "fetched")
+                if fetched is not None:
+                    os.replace(fetched, folder / name)
+            if not (folder / LAST).is_file():
                 logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
-            else:
-                shutil.copyfile(fetched, folder / LAST)
         result = train(config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress)
         model = _log_result(config, prepared, result, tracker)
     logger.info(
@@ -185,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> TrainReport:
 def _with_config(argv: Sequence[str]) -> list[str]:
     """The arguments with a config: the one given, else that of the run to resume, else the default one."""
     arguments = list(argv)
-    given = dict(pairwise(arguments))
+    parts = [part for argument in arguments for part in argument.split("=", 1)]  # --name value and --name=value
+    given = dict(pairwise(parts))
     if given.get(f"--{CONFIG_OPTION}", ""):
         return arguments
     resume = given.get("--resume", "")

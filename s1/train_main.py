@@ -20,7 +20,7 @@ from entry.errors import UserError, run_command
 from entry.files import file_digest
 from entry.options import parse
 from entry.tracker import Tracker
-from fitting.loop import LAST
+from fitting.loop import BEST, CHECKPOINTS, LAST
 from rna.boxes import Boxes
 from s1.config import S1Config
 from s1.model import save_network
@@ -131,11 +131,12 @@ def run_train_s1(config: TrainS1Config, *, progress: bool = True) -> TrainS1Repo
         table = read_tables(config.in_file, tracker)
         folder = Path(config.cache_dir) / "checkpoints" / tracker.run_id
         if run_id is not None and not (folder / LAST).is_file():
-            fetched = fetch_artifact(run_id, f"checkpoints/{LAST}", folder / "fetched")
-            if fetched is None:
+            for file in (BEST, LAST):
+                fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{file}", folder / "fetched")
+                if fetched is not None:
+                    shutil.copyfile(fetched, folder / file)
+            if not (folder / LAST).is_file():
                 logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
-            else:
-                shutil.copyfile(fetched, folder / LAST)
         result = train(
             config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
             max_seconds=60 * config.max_minutes or None,

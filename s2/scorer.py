@@ -28,6 +28,7 @@ from s2.scoring import score_rows
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
+_REASON_LENGTH = 200  # characters of PyTorch's list of weights that do not fit
 
 
 class ModelCard(Options):
@@ -89,13 +90,16 @@ class Scorer:
             raise UserError(f"{folder / MODEL_FILE}: cannot be read ({error.strerror}); give a saved S2 model") from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(str(part) for part in first["loc"]) or "content"
             raise UserError(f"{folder / MODEL_FILE}: {where}: {first['msg']}; save the model again") from error
         network = BoxNetwork(card.network, len(card.feature_names), card.sequence_channels)
         try:
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{folder / WEIGHTS_FILE}: cannot be read ({reason}); give a saved S2 model") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:_REASON_LENGTH]
             raise UserError(f"{folder / WEIGHTS_FILE}: does not fit {MODEL_FILE} ({reason}); save the model again") from error
         return cls(network, card)
 

@@ -1,0 +1,191 @@
+"""Options from YAML and the command line, and outputs that are whole or not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from entry.errors import UserError
+from entry.files import atomic_path, file_digest
+from entry.options import parse
+from pipeline.config import TrainConfig
+from pipeline.train import OVERRIDES
+
+
+def read(*arguments: str) -> TrainConfig:
+    return parse(
+        TrainConfig, arguments, command="train", description="", overrides=OVERRIDES, config_option="config"
+    )
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "my.yaml"
+
+    def write(text: str) -> tuple[str, str]:
+        path.write_text(text, encoding="utf-8")
+        return "--config", str(path)
+
+    return write
+
+
+def test_command_line_wins_over_file_wins_over_default(config):
+    given = config("seed: 4\ntraining: {epoch: 7, lr: 1e-2}\nname: mine\n")
+    both = read(*given, "--epochs", "9")
+    assert (both.seed, both.training.epoch, both.training.lr, both.name) == (4, 9, 0.01, "mine")
+    assert both.training.batch_size == TrainConfig().training.batch_size
+    assert read(*given).training.epoch == 7
+    assert read("--epochs=9").training.epoch == 9
+
+
+def test_empty_means_not_given(config):
+    given = config("seed: 4\n")
+    assert read(*given, "--seed", "", "--epochs", "") == read(*given)
+    assert read("--config", "") == TrainConfig() == read(*config("")) == read(*config("# nothing\n"))
+
+
+def test_none_and_negative_values(config):
+    assert read(*config("registered_name: mine\n"), "--registered_name", "none").registered_name is None
+    assert read("--max_rejects", "-1").data.max_rejects == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "allowed"),
+    [
+        ("epocs: 3\n", "epocs", "seed, resume, data, pruning"),
+        ("training: {epocs: 3}\n", "epocs", "epoch, batch_size, n_length_groups"),
+        ("network: {n_dims: 20}\ntraining: {epoch: 2}\n", "n_dims", "n_dim, n_attn_layer"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_what_is_allowed(config, text, key, allowed):
+    message = refused(*config(text), "--epochs", "3")
+    assert f"unknown key '{key}'" in message and "my.yaml" in message and allowed in message
+
+
+def test_all_misspelt_keys_are_named(config):
+    message = refused(*config("a: 1\ntraining: {b: 1}\n"))
+    assert "'a'" in message and "my.yaml: training: unknown key 'b'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("training: {epoch: many}\n", ["'training.epoch'", "integer", "got 'many'"]),
+        ("training: {epoch: 0}\n", ["'training.epoch'", "greater than or equal to 1", "got 0"]),
+        ("network: {dropout: 1.0}\n", ["'network.dropout'", "less than 1"]),
+        ("training: {lr: .nan}\n", ["'training.lr'", "finite"]),
+        ("split: {by: random}\n", ["'split.by'", "'order' or 'group'", "got 'random'"]),
+        ("network: {n_dim: 22}\n", ["'network'", "n_dim 22 must be divisible by n_heads 5", "e.g. n_dim 20"]),
+        ("training: {betas: [0.9, 1.5]}\n", ["betas must lie in [0, 1)"]),
+        ("training: 5\n", ["'training'"]),
+    ],
+)
+def test_a_value_that_cannot_be_is_explained(config, text, parts):
+    message = refused(*config(text))
+    assert "my.yaml" in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_wrong_value_of_the_command_line_is_not_blamed_on_the_file(config):
+    message = refused(*config("seed: 1\n"), "--epochs", "many")
+    assert "my.yaml" not in message and "parameter epochs" in message and "got 'many'" in message
+
+
+def test_an_override_does_not_hide_a_broken_section(config):
+    assert "'training' must hold keys and values, not int" in refused(*config("training: 5\n"), "--epochs", "3")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("seed: 1\nseed: 2\n", "line 2: is not valid YAML (key 'seed' stands twice)"),
+        ("a: [1\n", "is not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("- 1\n", "must hold keys and values, not list"),
+        ("? [1, 2]\n: 3\n", "line 1: is not valid YAML (a key must be a plain value)"),
+        ("seed: {{seed}}\n", "line 1: is not valid YAML"),
+        ("seed: 2024-99-99\n", "cannot be read"),
+        ("seed: \x00\n", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_config_is_refused(config, text, part):
+    message = refused(*config(text))
+    assert part in message and "my.yaml" in message
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    assert "No such file" in refused("--config", str(tmp_path / "absent.yaml"))
+    assert "directory" in refused("--config", str(tmp_path))
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
+    assert "UTF-8" in refused("--config", str(tmp_path / "latin.yaml"))
+
+
+@pytest.mark.parametrize("arguments", [("--epoch", "3"), ("--epochs",), ("3",)])
+def test_an_unknown_option_is_refused_with_those_there_are(arguments):
+    message = refused(*arguments)
+    assert "parameters are: config, in_file, epochs" in message
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read("--help")
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name}" in shown for name in OVERRIDES)
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_nothing_changes_when_writing_fails(tmp_path, folder, before):
+    path = tmp_path / "deep" / "out"
+
+    def write(target, text):
+        if folder:
+            target.mkdir()
+            target = target / "inner"
+        target.write_text(text)
+
+    if before:
+        with atomic_path(path) as temporary:
+            write(temporary, "old")
+    old = file_digest(path) if before else None
+    with pytest.raises(Broken), atomic_path(path) as temporary:
+        write(temporary, "new")
+        raise Broken
+    assert (file_digest(path) if path.exists() else None) == old
+    assert [p.name for p in path.parent.iterdir()] == ["out"] * before
+    with atomic_path(path) as temporary:
+        write(temporary, "new")
+        assert (file_digest(path) if path.exists() else None) == old
+    assert (path / "inner" if folder else path).read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["out"]
+
+
+def test_a_path_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*choose another output path"), atomic_path(tmp_path / "file" / "out"):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), atomic_path(tmp_path / "out"):
+        pass  # nothing was written
+
+
+def test_a_digest_is_of_content_and_names(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("1")
+    assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b")
+    (tmp_path / "b" / "x").rename(tmp_path / "b" / "y")
+    assert file_digest(tmp_path / "a") != file_digest(tmp_path / "b")
+    with pytest.raises(UserError, match=r"absent: cannot be read"):
+        file_digest(tmp_path / "absent")

@@ -1,0 +1,377 @@
+"""Training S2: repeatable, resumable, and as it is told; and which rows it trains on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import s2.training
+from entry.errors import UserError
+from entry.tracker import MemoryTracker
+from fitting.loop import BEST, LAST, load_checkpoint
+from s2.batches import make_batch
+from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
+from s2.network import BoxNetwork
+from s2.scoring import score_rows
+from s2.split import split_by_group, split_by_order
+from s2.training import S2Config, S2Module, TrainResult, evaluate, split_rows, train
+from tests.s2_data import random_dataset
+
+COUNTS = [(4, 2, 2), (1, 0, 1), (3, 3, 0), (6, 1, 2), (2, 2, 2)] * 3
+EPOCHS = 4
+
+
+def config_of(network: dict | None = None, shift: int = 0, **training) -> S2Config:
+    small = {"n_dim": 10, "n_attn_layer": 1, "n_heads": 2, "n_ff": 12, "n_hid": 5, "dropout": 0.2, "lstm_hid": 3,
+             "lstm_layer": 2}
+    return S2Config(
+        network=NetworkConfig(**small | (network or {})),
+        split=SplitConfig(by="order", train_share=0.7),
+        augmentation=AugmentationConfig(bb_augmentation_shift=shift > 0, bb_shift=shift),
+        training=TrainingConfig(**{"epoch": EPOCHS, "lr": 0.01, "n_length_groups": 3} | training),
+    )
+
+
+def fitted(folder: Path, config: S2Config | None = None, data=None, tracker=None, seed: int = 3) -> TrainResult:
+    return train(
+        config or config_of(), data or random_dataset(COUNTS, signal=0.8), seed=seed, folder=folder,
+        tracker=tracker or MemoryTracker(), progress=False,
+    )
+
+
+def history(tracker: MemoryTracker) -> dict[str, list[tuple[int, float]]]:
+    return {name: values for name, values in tracker.metric_values.items() if name != "epoch_seconds"}
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class DyingTracker(MemoryTracker):
+    """Dies when it is told of an epoch."""
+
+    def __init__(self, epoch: int, error: type[BaseException] = Killed) -> None:
+        super().__init__()
+        self.epoch, self.error = epoch, error
+
+    def metrics(self, values, step=0):
+        if step == self.epoch:
+            raise self.error
+        super().metrics(values, step)
+
+
+def same_network(a: BoxNetwork, b: BoxNetwork) -> bool:
+    return all(x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_a_seed_decides_everything(tmp_path):
+    first, second, other = MemoryTracker(), MemoryTracker(), MemoryTracker()
+    a = fitted(tmp_path / "a", tracker=first)
+    b = fitted(tmp_path / "b", tracker=second)
+    c = fitted(tmp_path / "c", tracker=other, seed=4)
+    assert history(first) == history(second)
+    assert len(history(first)["val/loss"]) == EPOCHS
+    assert same_network(a.network, b.network)
+    assert history(first) != history(other) and not same_network(a.network, c.network)
+
+
+def test_the_result_is_that_of_the_best_epoch(tmp_path):
+    tracker = MemoryTracker()
+    result = fitted(tmp_path, tracker=tracker)
+    aurocs = dict(history(tracker)["val/auroc"])
+    assert result.fit.best_value == pytest.approx(max(aurocs.values()), abs=1e-6)
+    assert aurocs[result.fit.best_epoch] == max(aurocs.values())
+    assert result.val.metrics["auroc"] == pytest.approx(result.fit.best_value, abs=1e-6)
+    assert not result.network.training
+    assert result.fit.checkpoint == tmp_path / BEST and (tmp_path / LAST).is_file()
+    assert result.fit.epochs == EPOCHS
+
+
+def test_the_loss_falls_where_there_is_something_to_learn(tmp_path):
+    tracker = MemoryTracker()
+    data = random_dataset(COUNTS * 2, signal=1.0)
+    result = fitted(tmp_path, config_of({"dropout": 0.0, "n_dim": 20, "n_hid": 10}, epoch=25, lr=0.02), data, tracker)
+    losses = [value for _, value in history(tracker)["train/loss"]]
+    assert losses[-1] < 0.6 * losses[0]
+    assert result.val.metrics["auroc"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("kind", "shift", "training"),
+    [("baseline", 0, {}), ("sequence_encoding", 3, {}), ("baseline", 0, {"dropout_off_after_first_epoch": True})],
+)
+def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, kind, shift, training):
+    data = random_dataset(COUNTS, signal=0.8, kind=kind)
+    config = config_of(shift=shift, **training)
+    whole_tracker, before, after = MemoryTracker(), DyingTracker(2), MemoryTracker()
+    whole = fitted(tmp_path / "whole", config, data, whole_tracker)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "broken", config, data, before)
+    resumed = fitted(tmp_path / "broken", config, data, after)
+    told = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
+    assert told == history(whole_tracker)
+    assert [step for step, _ in history(after)["val/loss"]] == [2, 3]
+    assert same_network(whole.network, resumed.network)
+    assert resumed.val.metrics == pytest.approx(whole.val.metrics, abs=0, nan_ok=True)
+    assert (resumed.fit.best_epoch, resumed.fit.epochs) == (whole.fit.best_epoch, EPOCHS)
+    last_weights = [load_checkpoint(tmp_path / name / LAST)["state_dict"] for name in ("whole", "broken")]
+    assert all(last_weights[0][name].equal(last_weights[1][name]) for name in last_weights[0])
+
+
+def test_a_training_killed_within_an_epoch_goes_on_as_an_unbroken_one(tmp_path, monkeypatch):
+    whole = fitted(tmp_path / "whole")
+    steps = 0
+    real = S2Module.training_step
+
+    def dying_step(self, batch, index):
+        nonlocal steps
+        steps += 1
+        if steps == 9:  # 6 batches an epoch
+            raise Killed
+        return real(self, batch, index)
+
+    monkeypatch.setattr(S2Module, "training_step", dying_step)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "broken")
+    resumed = fitted(tmp_path / "broken")
+    assert same_network(whole.network, resumed.network)
+    assert resumed.val.metrics == pytest.approx(whole.val.metrics, abs=0, nan_ok=True)
+
+
+def test_a_finished_training_can_be_made_longer(tmp_path):
+    whole = fitted(tmp_path / "whole")
+    fitted(tmp_path / "longer", config_of(epoch=2))
+    longer = fitted(tmp_path / "longer")
+    assert same_network(whole.network, longer.network) and longer.fit.epochs == EPOCHS
+    again = fitted(tmp_path / "longer")
+    assert same_network(whole.network, again.network) and again.fit.best_epoch == whole.fit.best_epoch
+
+
+def test_a_checkpoint_moved_to_another_folder_keeps_its_best_epoch(tmp_path):
+    config = config_of(epoch=6)
+    whole = fitted(tmp_path / "whole", config)
+    fitted(tmp_path / "first", config_of(epoch=5))
+    (tmp_path / "second").mkdir()
+    for name in (LAST, BEST):
+        (tmp_path / "first" / name).rename(tmp_path / "second" / name)
+    moved = fitted(tmp_path / "second", config)
+    assert moved.fit.best_epoch == whole.fit.best_epoch
+    assert same_network(whole.network, moved.network)
+
+
+def test_without_its_best_epoch_a_training_takes_the_best_of_the_others(tmp_path):
+    fitted(tmp_path, config_of(epoch=3))
+    (tmp_path / BEST).unlink()
+    result = fitted(tmp_path, config_of(epoch=4))
+    assert result.fit.best_epoch == 3
+    assert result.val.metrics["auroc"] == pytest.approx(result.fit.best_value, abs=1e-6)
+
+
+def test_copies_of_the_checkpoints_are_kept_with_the_run(tmp_path):
+    tracker = MemoryTracker()
+    fitted(tmp_path, config_of(epoch=11), tracker=tracker)
+    assert sorted(tracker.artifacts) == [(BEST, "checkpoints"), (LAST, "checkpoints")]
+
+
+def test_ctrl_c_stops_as_such(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path, tracker=DyingTracker(1, KeyboardInterrupt))
+    assert (tmp_path / LAST).is_file()
+
+
+@pytest.mark.parametrize("changed", ["config", "data", "seed"])
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, changed):
+    fitted(tmp_path, config_of(epoch=1))
+    other = {
+        "config": {"config": config_of({"n_hid": 6})},
+        "data": {"data": random_dataset(COUNTS, signal=0.8, seed=1)},
+        "seed": {"seed": 9},
+    }[changed]
+    with pytest.raises(UserError, match=f"another {changed}") as caught:
+        fitted(tmp_path, **other)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None, {"epoch": 3}, [1, 2]])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    fitted(tmp_path, config_of(epoch=1))
+    path = tmp_path / LAST
+    if content is None:
+        path.write_bytes(path.read_bytes()[:2000])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=r"last\.ckpt.*remove it") as caught:
+        fitted(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_never_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    torch.save({"epoch": 1, "state_dict": Evil()}, folder / LAST)
+    with pytest.raises(UserError, match="no usable checkpoint"):
+        fitted(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_it_stops_early_and_resumes_to_the_same_end(tmp_path, monkeypatch):
+    aurocs = [0.5, 0.7, 0.6, 0.65, 0.9, 0.9]
+
+    def figures(self, part, outputs):
+        return {"auroc": aurocs[self.current_epoch]}
+
+    monkeypatch.setattr(S2Module, "summarise", figures)
+    tracker = MemoryTracker()
+    stopped = fitted(tmp_path / "whole", config_of(epoch=6, early_stopping=2), tracker=tracker)
+    assert [step for step, _ in history(tracker)["val/auroc"]] == [0, 1, 2, 3]
+    assert (stopped.fit.best_epoch, stopped.fit.epochs) == (1, 4)
+    never = fitted(tmp_path / "never", config_of(epoch=6))
+    assert (never.fit.best_epoch, never.fit.epochs) == (4, 6)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "broken", config_of(epoch=6, early_stopping=2), tracker=DyingTracker(3))
+    resumed = fitted(tmp_path / "broken", config_of(epoch=6, early_stopping=2))
+    assert (resumed.fit.best_epoch, resumed.fit.epochs) == (1, 4)
+
+
+def test_a_training_that_stopped_early_does_not_go_on_when_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(S2Module, "summarise", lambda self, part, outputs: {"auroc": 1 / (1 + self.current_epoch)})
+    config = config_of(epoch=6, early_stopping=2)
+    assert fitted(tmp_path, config).fit.epochs == 3
+    tracker = MemoryTracker()
+    assert fitted(tmp_path, config, tracker=tracker).fit.epochs == 3
+    assert not history(tracker)
+
+
+def test_evaluation_leaves_the_mode_as_it_was():
+    data = random_dataset(COUNTS)
+    network = BoxNetwork(config_of().network, 7, {})
+    for training in (True, False):
+        network.train(training)
+        first = evaluate(network, data, np.arange(5))
+        assert {module.training for module in network.modules()} == {training}
+        again = evaluate(network, data, np.arange(5))  # nothing is dropped, so it gives the same
+        assert again.metrics == pytest.approx(first.metrics, abs=0, nan_ok=True)
+
+
+def training_modes(monkeypatch, folder: Path, **training) -> list[set[bool]]:
+    modes = []
+    real = S2Module.training_step
+
+    def noting_step(self, batch, index):
+        modes.append({module.training for module in self.network.modules()})
+        return real(self, batch, index)
+
+    monkeypatch.setattr(S2Module, "training_step", noting_step)
+    fitted(folder, config_of(epoch=3, batch_size=10, n_length_groups=1, **training))
+    return modes
+
+
+def test_dropout_is_on_in_every_epoch(tmp_path, monkeypatch):
+    assert training_modes(monkeypatch, tmp_path) == [{True}] * 3
+
+
+def test_dropout_can_be_off_after_the_first_epoch(tmp_path, monkeypatch):
+    assert training_modes(monkeypatch, tmp_path, dropout_off_after_first_epoch=True) == [{True}, {False}, {False}]
+
+
+def test_mixed_precision_is_near_single_precision(tmp_path):
+    data = random_dataset(COUNTS, signal=0.8, kind="sequence_encoding")
+    trackers = {precision: MemoryTracker() for precision in ("32", "bf16")}
+    for precision, tracker in trackers.items():
+        fitted(tmp_path / precision, config_of({"dropout": 0.0}, epoch=1, precision=precision), data, tracker)
+    single, mixed = (history(tracker)["train/loss"][0][1] for tracker in trackers.values())
+    assert mixed != single and mixed == pytest.approx(single, rel=0.05)
+
+
+def test_a_loss_that_is_not_finite_is_said(tmp_path):
+    data = random_dataset(COUNTS)
+    data.features[:, 3] = np.inf
+    with pytest.raises(UserError, match="train loss is nan in epoch 0; use a lower learning rate"):
+        fitted(tmp_path, data=data)
+
+
+def test_rows_of_one_class_leave_no_best_epoch(tmp_path):
+    data = random_dataset([(3, 1, 1)] * 8)
+    data.labels[:] = 0
+    data = replace(data, meta=data.meta.model_copy(update={"positives": 0}))
+    result = fitted(tmp_path, config_of(epoch=1), data)
+    assert math.isnan(result.val.metrics["auroc"]) and result.val.metrics["auroc_undefined_rows"] == 3
+
+
+def test_an_evaluation_lists_the_boxes_row_by_row():
+    data = random_dataset([(2, 1, 1), (0, 0, 0), (1, 2, 3), (1, 0, 0)])
+    network = BoxNetwork(config_of().network, 7, {}).eval()
+    rows = np.array([2, 1, 0])
+    found = evaluate(network, data, rows)
+    boxes = [*range(data.offsets[2], data.offsets[3]), *range(data.offsets[0], data.offsets[1])]
+    assert found.row.tolist() == [0] * 6 + [2] * 4
+    np.testing.assert_array_equal(found.label, data.labels[boxes])
+    np.testing.assert_array_equal(found.box_type, data.box_type[boxes])
+    scores = score_rows(network, data, rows)
+    with torch.no_grad():
+        alone = [network(make_batch(data, np.array([r]))).numpy() for r in (2, 0)]
+    np.testing.assert_allclose(scores, np.concatenate(alone), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-scores.astype(float))), rtol=1e-6)
+    assert np.isnan(found.auroc[1])
+
+
+def test_figures_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
+    data = random_dataset(COUNTS)
+    module = S2Module(config_of(), data, seed=0)
+    module.network.eval()
+    batches = [make_batch(data, np.array(rows)) for rows in ([4, 0], [7], [2, 9, 1])]
+    outputs = [(batch, module.network(batch).detach()) for batch in batches]
+    figures = module.summarise("val", outputs)
+    assert figures == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
+    assert figures == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_groups_stay_whole_and_fill_their_share(groups, share, seed):
+    group = np.array(groups)
+    train_rows, val_rows = split_by_group(group, share, seed)
+    assert sorted([*train_rows, *val_rows]) == list(range(len(group)))
+    assert not set(group[train_rows]) & set(group[val_rows])
+    assert (np.diff(train_rows) > 0).all() and (np.diff(val_rows) > 0).all()
+    room = round(len(group) * share) - len(train_rows)
+    assert room >= 0
+    assert all((group == g).sum() > room for g in set(group[val_rows]))  # no further group would have fitted
+    assert [r.tolist() for r in split_by_group(group, share, seed)] == [train_rows.tolist(), val_rows.tolist()]
+
+
+def test_single_rows_are_split_at_the_share_and_by_seed():
+    parts = [split_by_group(np.arange(50), 0.8, seed) for seed in (0, 1)]
+    assert all((len(a), len(b)) == (40, 10) for a, b in parts)
+    assert set(parts[0][1]) != set(parts[1][1])
+
+
+def test_the_split_in_order_is_the_references():
+    train_rows, val_rows = split_by_order(1876, 0.8)
+    assert train_rows.tolist() == list(range(1500)) and val_rows.tolist() == list(range(1500, 1876))
+
+
+def test_a_split_with_an_empty_part_is_refused():
+    data = random_dataset([(1, 1, 1)] * 3)
+    data.group[:] = 7
+    with pytest.raises(UserError, match=r"random: 3 rows cannot be split by group.*0 would train and 3 validate"):
+        split_rows(data, SplitConfig(by="group"), 0)
+
+
+def test_the_module_takes_the_optimiser_from_the_config():
+    module = s2.training.S2Module(config_of(lr=0.5, betas=(0.1, 0.2)), random_dataset(COUNTS), 0)
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (0.5, (0.1, 0.2))
