@@ -110,7 +110,7 @@ class Scorer:
             One ``(boxes of the row,)`` float64 array per row, boxes in the order stems, iloops, hloops, each in table order.
 
         Raises:
-            UserError: the table has boxes that reach out of their sequence.
+            UserError: a box has no features of this network's kind (:func:`s2.features.encode_boxes`).
         """
         data = encode_boxes(table, self.card.kind)
         with torch.inference_mode():
