@@ -41,7 +41,8 @@ def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, st
             client.execute()
         except CellExecutionError as error:
             failure = error
-    page, _ = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(content)
+    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    page, _ = exporter.from_notebook_node(content)
     with atomic_path(out_html) as path:
         path.write_text(page, encoding="utf-8")
     if failure is not None:

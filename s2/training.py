@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from entry.errors import UserError
 from entry.options import Options
 from entry.tracker import Tracker
-from fitting.loop import FitResult, TrackedModule, fit, load_checkpoint
+from fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
 from rna.boxes import ragged_take
 from s2.batches import Batch, EpochBatches, OrderedBatches
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
@@ -173,6 +173,9 @@ def train(
 ) -> TrainResult:
     """Train S2 on a dataset; see :func:`fitting.loop.fit` for checkpoints and resuming.
 
+    The weights kept are those of the epoch with the best validation au-ROC. With shuffled labels they are those of the last
+    epoch: to pick the best of many epochs of pure chance would lift the control above 0.5.
+
     Args:
         config: network, split, augmentation, training.
         data: the encoded dataset.
@@ -195,6 +198,8 @@ def train(
         module, batches, OrderedBatches(data, val_rows), epochs=training.epoch, seed=seed, folder=folder, tracker=tracker,
         precision=training.precision, early_stopping=training.early_stopping, progress=progress,
     )
+    if data.meta.kind == "shuffle_label":
+        result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
     network = module.network.cpu().eval()
