@@ -22,6 +22,8 @@ from entry.tracker import Tracker, timed
 from pruning.rules import PruneResult, PruningRules, prune
 from tracking.runs import DEFAULT_EXPERIMENT, start_run
 
+COMMAND = "prune"
+
 ANY_NUMBER = -1
 """Value of ``max_rejects`` that allows any number of unusable rows."""
 
@@ -52,6 +54,9 @@ class PruneOptions(PruningRules):
         out = Path(self.out_file)
         suffix = next((s for s in (PARQUET_SUFFIX, *PICKLE_SUFFIXES) if out.name.endswith(s)), "")
         return out.with_name(f"{out.name.removesuffix(suffix)}.rejects.csv")
+
+
+OPTIONS = PruneOptions
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _keep_rejects(rejects: pd.DataFrame, options: PruneOptions, tracker: Tracker
 def main(argv: Sequence[str] | None = None) -> PruneRun:
     """The command. Raises UserError as :func:`run_prune` does."""
     options = parse(
-        PruneOptions, argv, command="prune", description="Thin out the boxes that stage 1 proposes, rule by rule."
+        PruneOptions, argv, command=COMMAND, description="Thin out the boxes that stage 1 proposes, rule by rule."
     )
     with start_run("prune", f"prune {Path(options.in_file).name}", experiment=options.experiment) as tracker:
         run = run_prune(options, tracker)

@@ -74,6 +74,9 @@ class SegmentsOptions(Options):
         return self
 
 
+OPTIONS = SegmentsOptions
+
+
 @dataclass(frozen=True)
 class SegmentsResult:
     """What the command makes.

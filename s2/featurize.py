@@ -19,6 +19,8 @@ from tracking.runs import DEFAULT_EXPERIMENT, start_run
 
 logger = logging.getLogger(__name__)
 
+COMMAND = "featurize"
+
 
 class FeaturizeOptions(Options):
     """Options of the entry point."""
@@ -29,6 +31,9 @@ class FeaturizeOptions(Options):
     keep_partial: bool = Field(False, description="keep rows below 100 % box sensitivity as well")
     seed: int = Field(0, ge=0, description="seed of the permutation of shuffle_label")
     experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
+
+
+OPTIONS = FeaturizeOptions
 
 
 def run_featurize(options: FeaturizeOptions, tracker: Tracker) -> EncodedDataset:
@@ -91,7 +96,7 @@ def run_featurize(options: FeaturizeOptions, tracker: Tracker) -> EncodedDataset
 def main(argv: Sequence[str] | None = None) -> EncodedDataset:
     """The command. Raises UserError as :func:`run_featurize` does."""
     options = parse(
-        FeaturizeOptions, argv, command="featurize", description="Encode the boxes of a pruned table as training data."
+        FeaturizeOptions, argv, command=COMMAND, description="Encode the boxes of a pruned table as training data."
     )
     name = f"featurize {options.kind} {Path(options.in_file).name}"
     with start_run("featurize", name, experiment=options.experiment) as tracker:
