@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -15,49 +16,53 @@ from nbconvert import HTMLExporter
 from entry.errors import UserError
 from entry.files import atomic_path
 
+ROOT = Path(__file__).resolve().parent.parent
 CELL_SECONDS = 600
 """Longest time for one cell."""
+ERRORS_FOR_PEOPLE = ("CheckFailed", "UserError")
+"""Errors whose text is a sentence that needs no name before it."""
+
+_SELF_CONTAINED = """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+"""
+# nbconvert's page without the scripts that it would load from the network: a report has no formulas and no widgets.
 
 
 def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, str]) -> None:
     """Run a notebook and write it as a self-contained HTML page without its code.
 
-    The page is written also where a cell fails; it then ends with the failure.
+    The kernel is this Python, runs in the current folder (so that MLflow's default store, ``mlflow.db`` here, is the
+    caller's) and can import the project from anywhere. The page is written also where a cell fails; it then ends with
+    the failure.
 
     Args:
-        notebook: the ``.ipynb`` file; it runs in its own folder.
+        notebook: the ``.ipynb`` file.
         out_html: the page.
         environment: variables that the kernel sees beside those of this process.
 
     Raises:
-        UserError: a cell failed; names its last line.
+        UserError: a cell failed; for a check, its own sentence.
     """
     content = nbformat.read(notebook, as_version=4)
-    resources = {"metadata": {"path": str(notebook.resolve().parent)}}
-    client = NotebookClient(content, timeout=CELL_SECONDS, resources=resources)
+    own_python = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    client = NotebookClient(
+        content, km=own_python, timeout=CELL_SECONDS, resources={"metadata": {"path": str(Path.cwd())}},
+        extra_arguments=["--log-level=ERROR"],
+    )
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     failure: CellExecutionError | None = None
-    with _environment(environment):
-        try:
-            client.execute()
-        except CellExecutionError as error:
-            failure = error
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    page, _ = exporter.from_notebook_node(content)
-    with atomic_path(out_html) as path:
-        path.write_text(page, encoding="utf-8")
-    if failure is not None:
-        raise UserError(f"{notebook.name}: {failure.ename}: {failure.evalue}") from failure
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
     try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        client.execute(env={**os.environ, "PYTHONPATH": path, **environment})
+    except CellExecutionError as error:
+        failure = error
+    exporter = HTMLExporter(
+        raw_template=_SELF_CONTAINED, exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    page, _ = exporter.from_notebook_node(content)
+    with atomic_path(out_html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    if failure is not None:
+        name = "" if failure.ename in ERRORS_FOR_PEOPLE else f"{failure.ename}: "
+        raise UserError(f"{notebook.name}: {name}{failure.evalue}") from failure

@@ -94,6 +94,20 @@ def test_the_result_is_that_of_the_best_epoch(tmp_path):
     assert result.fit.epochs == EPOCHS
 
 
+def test_with_shuffled_labels_the_last_epoch_is_kept(tmp_path, monkeypatch):
+    """Picking the best of many epochs of chance would lift the control above 0.5."""
+    falling = iter([0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(
+        S2Module, "summarise", lambda self, part, outputs: {"auroc": next(falling) if part == "val" else 0.5}
+    )
+    data = random_dataset(COUNTS, kind="shuffle_label")
+    result = fitted(tmp_path, data=data)
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 0
+    assert result.fit.best_epoch == EPOCHS - 1
+    last = load_checkpoint(tmp_path / LAST)["state_dict"]
+    assert all(last[f"network.{name}"].equal(value) for name, value in result.network.state_dict().items())
+
+
 def test_the_loss_falls_where_there_is_something_to_learn(tmp_path):
     tracker = MemoryTracker()
     data = random_dataset(COUNTS * 2, signal=1.0)

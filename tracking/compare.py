@@ -6,11 +6,15 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from entry.errors import UserError
 from tracking.artifacts import fetch_artifact
 from tracking.client import STORE_ERRORS, open_client, store_error
+
+USED = "used."
+"""What the tags of parameters in force begin with (:meth:`tracking.runs.MlflowTracker.params`)."""
 
 
 def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
@@ -21,7 +25,8 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         parent_run_id: only the children of this run.
 
     Returns:
-        One row per model, index ``model``: ``run_id``, ``name``, ``in_file``, and every metric of the run.
+        One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file``, ``simulated`` (whether the
+        run's inputs are named so), every parameter in force (``network.n_dim``, text) and every metric (``best/val/auroc``).
 
     Raises:
         UserError: there is no such experiment or no such run in it, or the tracking store cannot be reached.
@@ -35,7 +40,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
             if found is None:
                 raise UserError(f"there is no experiment '{experiment}'; train models in it first")
             experiment_id = found.experiment_id
-        wanted = "tags.stage = 'train' and attributes.status = 'FINISHED'"
+        wanted = "tags.stage = 'train' and attributes.status = 'FINISHED' and tags.model LIKE '%'"
         if parent_run_id:
             wanted += f" and tags.`mlflow.parentRunId` = '{parent_run_id}'"
         runs = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time DESC"])
@@ -44,12 +49,24 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
     rows = {}
     for run in runs:
         rows.setdefault(run.data.tags["model"], {
-            "run_id": run.info.run_id, "name": run.info.run_name,
-            "in_file": run.data.params.get("data.in_file", ""), **run.data.metrics,
+            "run_id": run.info.run_id, "name": run.info.run_name, "features": run.data.tags.get("features", ""),
+            **_inputs(run), **_params(run), **run.data.metrics,
         })
     if not rows:
         raise UserError(f"experiment '{experiment}' has no finished training; run: mlflow run .")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def _params(run: Run) -> dict[str, str]:
+    """The parameters in force: a tag ``used.NAME`` stands for one that could not be changed."""
+    used = {k.removeprefix(USED): v for k, v in run.data.tags.items() if k.startswith(USED)}
+    return {**run.data.params, **used}
+
+
+def _inputs(run: Run) -> dict[str, object]:
+    in_file = _params(run).get("data.in_file", "")
+    names = [in_file, *(given.dataset.name for given in run.inputs.dataset_inputs)]
+    return {"in_file": in_file, "simulated": any("simulated" in name for name in names)}
 
 
 def run_rows(run_id: str, part: str, what: str = "rows") -> pd.DataFrame:
