@@ -4,16 +4,16 @@
     python3 bootstrap.py --setup-only          set up
     python3 bootstrap.py --test [ARGUMENTS]    set up, then run the tests; arguments go to pytest
 
-Setting up makes ``.venv``, installs requirements.txt into it, and makes ready what ``mlflow run`` looks for. Run again, it
-does only what is missing: after an interruption, when requirements.txt has changed, when the folder has been moved.
+Setting up makes ``.venv``, installs requirements.txt into it, and makes ready what ``mlflow run`` looks for. Run again,
+it does only what is missing: after an interruption, when requirements.txt has changed, when the folder has been moved.
 
 ``RNA_S2_VENV`` names another folder than ``.venv``; ``MLFLOW_ENV_ROOT`` is where MLflow keeps its environments.
 """
 
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("error: Python 3.11 or newer is needed, this is %d.%d; run: python3.11 bootstrap.py" % sys.version_info[:2])
+if sys.version_info < (3, 11):  # noqa: UP036 - older ones must get this far, to say so
+    sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run: python3.11 bootstrap.py")
 
 import hashlib
 import os
@@ -30,8 +30,8 @@ TEST_WORKERS_MOST = 4
 
 MARK = "# made by bootstrap.py of rna-s2"
 ACTIVATE = """{mark}
-# `mlflow run` sources this file in the project's folder before the command. Each clone has an environment of its own there;
-# a copy that MLflow fetched itself has none, and takes the one that was set up last.
+# `mlflow run` sources this file in the project's folder before the command. Each clone has an environment of its own
+# there; a copy that MLflow fetched itself has none, and takes the one that was set up last.
 for rna_s2_venv in "${{RNA_S2_VENV:-$PWD/.venv}}" {fallback}; do
     [ -f "$rna_s2_venv/bin/activate" ] && break
 done
@@ -62,9 +62,9 @@ def main(arguments):
     if arguments[:1] in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
-    if arguments and arguments[0] not in ("--setup-only", "--test") or arguments[:1] == ["--setup-only"] and arguments[1:]:
-        raise SetUpError(f"unknown argument '{arguments[-1]}'; see: python3 bootstrap.py --help")
     testing = arguments[:1] == ["--test"]
+    if not testing and arguments not in ([], ["--setup-only"]):
+        raise SetUpError(f"unknown arguments '{shlex.join(arguments)}'; see: python3 bootstrap.py --help")
     set_up("requirements-test.txt" if testing else "requirements.txt")
     if testing:
         workers = str(min(TEST_WORKERS_MOST, os.cpu_count() or 1))
@@ -150,13 +150,11 @@ def install(requirements):
 def make_ready_for_mlflow_run():
     """Puts the folder in place that ``mlflow run`` takes for this project's environment.
 
-    MLflow would build it with pyenv, under a name made of python_env.yaml and requirements.txt, and takes it as it is where
-    it exists. All that MLflow ever does with it is to source its ``bin/activate`` in the project's folder, so that file
-    alone is enough: it activates the environment of the clone that it is sourced in.
+    MLflow would build it with pyenv, under a name made of python_env.yaml and requirements.txt, and takes it as it is
+    where it exists. All that MLflow ever does with it is to source its ``bin/activate`` in the project's folder, so that
+    file alone is enough: it activates the environment of the clone that it is sourced in.
     """
-    done = subprocess.run(
-        [str(PYTHON), "-c", ENVIRONMENT_FOLDER_CODE], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([str(PYTHON), "-c", ENVIRONMENT_FOLDER_CODE], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SetUpError(f"the environment in {shown(VENV)} does not work ({last}); remove it and run this again")
