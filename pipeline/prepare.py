@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -103,20 +103,20 @@ def counts_file(pruned: Path) -> Path:
     return pruned.with_suffix(".counts.csv")
 
 
-def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, cache_dir: str) -> dataset.EncodedDataset:
-    """The encoded dataset of a pruned table, made now or found in the cache.
+def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: DataConfig) -> dataset.EncodedDataset:
+    """The encoded dataset of a pruned table, made now or found in the cache; its source is the S1 table of ``data``.
 
     Raises:
         UserError: the table cannot be encoded, or leaves no row to train on.
     """
     shuffle_seed = seed if features.kind == "shuffle_label" else 0
     key = content_key(step="featurize", source=file_digest(pruned), **features.model_dump(), seed=shuffle_seed)
-    path = Path(cache_dir) / "encoded" / key
+    path = Path(data.cache_dir) / "encoded" / key
     if not path.is_dir():
         encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=shuffle_seed)
         if not len(encoded):
             raise UserError(
-                f"{encoded.meta.source}: none of {encoded.meta.rows_read} rows has 100 % box sensitivity; "
+                f"{data.in_file}: none of {encoded.meta.rows_read} rows has 100 % box sensitivity; "
                 "prune less, or set features.keep_partial"
             )
         encoded.save(path)
@@ -126,7 +126,7 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, cache_dir:
         loaded.meta.kind, len(loaded), loaded.meta.rows_read, loaded.meta.boxes,
         100 * loaded.meta.positives / max(1, loaded.meta.boxes), path,
     )
-    return loaded
+    return replace(loaded, meta=loaded.meta.model_copy(update={"source": data.in_file}))
 
 
 def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed: int, tracker: Tracker) -> Prepared:
@@ -136,7 +136,7 @@ def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed
         UserError: the table cannot be used.
     """
     pruned, digest = pruned_table(data, rules)
-    encoded = encoded_dataset(pruned, features, seed, data.cache_dir)
+    encoded = encoded_dataset(pruned, features, seed, data)
     tracker.dataset(Path(data.in_file).name, digest, data.in_file, "source", {"rows": encoded.meta.rows_read})
     if counts_file(pruned).is_file():
         tracker.artifact(counts_file(pruned), "pruning")

@@ -46,7 +46,9 @@ class S2Module(TrackedModule):
         self.config = config
         self.data = data
         self.identity = {
-            "config": config.model_dump(mode="json", exclude={"training": {"epoch", "early_stopping"}}),
+            "config": config.model_dump(
+                mode="json", include=set(S2Config.model_fields), exclude={"training": {"epoch", "early_stopping"}}
+            ),
             "features": list(data.meta.feature_names),
             "kind": data.meta.kind,
             "data": data.digest,
