@@ -124,7 +124,7 @@ def _register(client: MlflowClient, info, run_id: str, name: str, auroc: float |
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     tags = {} if auroc is None else {_VERSION_TAG: repr(auroc)}
-    version = client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id).version
+    version = str(client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id).version)
     if auroc is None:
         return version, False
     best = champion_auroc(client, name)

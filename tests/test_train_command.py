@@ -1,0 +1,224 @@
+"""The command train on a slice of the sample: what stands in the run, what is found again, and what survives a kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from sklearn.metrics import roc_auc_score
+
+from boxtables.read import read_table
+from boxtables.write import write_table
+from entry.errors import UserError, run_command
+from fitting.loop import BEST, LAST
+from pipeline.config import TrainConfig
+from pipeline.pictures import mean_roc
+from pipeline.train import _with_config, main
+from s2.training import Evaluation, S2Module
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"
+DEBUG = ROOT / "configs" / "debug.yaml"
+ROWS = 36
+WALL_CLOCK = {"epoch_seconds", "fit_seconds"}
+
+
+@pytest.fixture(scope="module")
+def sliced(tmp_path_factory) -> Path:
+    table = read_table(SAMPLE).table
+    shortest = np.sort(np.argsort(table.lengths, kind="stable")[:ROWS])
+    path = tmp_path_factory.mktemp("slice") / "slice.parquet"
+    write_table(table.take_rows(shortest), path)
+    return path
+
+
+def arguments(sliced: Path, *more: str) -> list[str]:
+    return ["--config", str(DEBUG), "--in_file", str(sliced), "--batch_size", "4", "--epochs", "2", *more]
+
+
+def figures(run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Every figure of a run by epoch, the newest of each, but for wall seconds."""
+    client = MlflowClient()
+    names = client.get_run(run_id).data.metrics.keys() - WALL_CLOCK
+    return {n: sorted({m.step: m.value for m in client.get_metric_history(run_id, n)}.items()) for n in names}
+
+
+def files(run_id: str, folder: str | None = None) -> set[str]:
+    return {entry.path for entry in MlflowClient().list_artifacts(run_id, folder)}
+
+
+def test_a_run_has_everything_that_describes_it(tracking_uri, sliced, caplog):
+    report = main(arguments(sliced, "--registered_name", "tiny", "--seed", "3"))
+    client = MlflowClient()
+    run = client.get_run(report.run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == "train debug seed3"
+    assert run.data.params["training.epoch"] == "2" and run.data.params["network.n_dim"] == "20"
+    assert run.data.params["pruning.min_hloop_size"] == "3" and run.data.params["seed"] == "3"
+    assert run.data.tags["features"] == "baseline" and run.data.tags["stage"] == "train"
+    told = figures(report.run_id)
+    for name in ("train/loss", "train/auroc_pooled", "val/loss", "val/average_precision", "val/stem/auroc_undefined_rows"):
+        assert [epoch for epoch, _ in told[name]] == [0, 1], name
+    ((best_epoch, best),) = told["best/val/auroc"]
+    assert best == pytest.approx(max(value for _, value in told["val/auroc"]), abs=1e-5)
+    assert best_epoch == told["best/epoch"][0][1] == report.result.fit.best_epoch
+    assert {d.dataset.name for d in run.inputs.dataset_inputs} == {"slice.parquet", "baseline features"}
+    assert files(report.run_id) >= {
+        "config.yaml", "environment.txt", "learning_curves.png", "roc_curves.png", "rows", "pruning"
+    }
+    assert files(report.run_id, "rows") == {
+        f"rows/{part}_{what}.csv" for part in ("train", "val") for what in ("rows", "roc")
+    }
+
+    kept = yaml.safe_load(Path(client.download_artifacts(report.run_id, "config.yaml")).read_text())
+    assert TrainConfig.model_validate(kept).training.batch_size == 4
+    tables = {p: pd.read_csv(client.download_artifacts(report.run_id, f"rows/{p}_rows.csv")) for p in ("train", "val")}
+    data = report.prepared.data
+    assert sorted(pd.concat(tables.values())["source_row"]) == sorted(data.source_row)
+    assert not set(tables["train"]["group"]) & set(tables["val"]["group"])
+    assert tables["val"]["auroc"].mean() == pytest.approx(best, abs=1e-5)
+    assert pd.concat(tables.values())["boxes"].sum() == data.meta.boxes
+
+    frame = pd.read_parquet(report.prepared.pruned)
+    with caplog.at_level(logging.ERROR):
+        scores = mlflow.pyfunc.load_model(report.model_uri).predict(frame[["seq", "bb_stem", "bb_iloop", "bb_hloop"]])
+    row = report.result.val.rows[0]
+    own = report.result.val.probability[report.result.val.row == 0]
+    np.testing.assert_allclose(scores["probabilities"].iloc[data.source_row[row]], own, rtol=1e-4)
+    assert str(client.get_model_version_by_alias("tiny", "champion").version) == report.model_version == "1"
+
+
+def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):
+    first = main(arguments(sliced))
+    for step in ("prune", "featurize"):
+        monkeypatch.setattr(f"pipeline.prepare.{step}", lambda *a, **k: pytest.fail("is made again"))
+    second = main(arguments(sliced))
+    assert first.run_id != second.run_id and first.prepared.data.digest == second.prepared.data.digest
+    assert figures(first.run_id) == figures(second.run_id)
+    assert [len(list(Path(".cache", name).iterdir())) for name in ("encoded", "checkpoints")] == [1, 2]
+
+
+def test_a_cached_table_does_not_let_rejects_pass(tracking_uri, sliced):
+    frame = pd.read_parquet(sliced)
+    frame.loc[frame.index[3], "seq"] = "GG!"
+    frame.to_parquet("spoilt.parquet")
+    main(arguments(Path("spoilt.parquet"), "--max_rejects", "1", "--epochs", "1"))
+    with pytest.raises(UserError, match=r"spoilt\.parquet: 1 of 36 rows cannot be used"):
+        main(arguments(Path("spoilt.parquet"), "--epochs", "1"))
+
+
+KILLED_IN_EPOCH_1 = """
+import os, signal, sys
+from pipeline.train import main
+from s2.training import S2Module
+real = S2Module.training_step
+def step(self, batch, index):
+    if self.current_epoch == 1 and index == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, batch, index)
+S2Module.training_step = step
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_training_is_resumed_to_the_figures_of_an_unbroken_one(tracking_uri, sliced):
+    whole = main(arguments(sliced, "--epochs", "3"))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_EPOCH_1, *arguments(sliced, "--epochs", "3")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    client = MlflowClient()
+    runs = client.search_runs([client.get_run(whole.run_id).info.experiment_id])
+    (broken,) = [run for run in runs if run.info.run_id != whole.run_id]
+    assert broken.info.status == "RUNNING" and [e for e, _ in figures(broken.info.run_id)["val/loss"]] == [0]
+
+    resumed = main(["--resume", broken.info.run_id])  # its config comes from the run
+    assert resumed.run_id == broken.info.run_id
+    assert client.get_run(resumed.run_id).info.status == "FINISHED"
+    assert figures(resumed.run_id) == figures(whole.run_id)
+    for a, b in zip(whole.result.network.parameters(), resumed.result.network.parameters(), strict=True):
+        assert a.equal(b)
+
+
+def test_a_training_is_resumed_from_the_runs_own_copy(tracking_uri, sliced, monkeypatch):
+    whole = main(arguments(sliced, "--epochs", "12"))
+    real = S2Module.training_step
+
+    def failing(self, batch, index):
+        if self.current_epoch == 11:
+            raise RuntimeError("the machine is gone")
+        return real(self, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(S2Module, "training_step", failing)
+        main(arguments(sliced, "--epochs", "12"))
+    client = MlflowClient()
+    (broken,) = client.search_runs([client.get_run(whole.run_id).info.experiment_id], "attributes.status = 'FAILED'")
+    assert files(broken.info.run_id, "checkpoints") == {f"checkpoints/{BEST}", f"checkpoints/{LAST}"}
+    shutil.rmtree(".cache")
+    resumed = main(["--resume", broken.info.run_id])
+    assert figures(resumed.run_id) == figures(whole.run_id)
+
+
+def test_a_resumed_run_refuses_another_config(tracking_uri, sliced):
+    run_id = main(arguments(sliced, "--epochs", "1")).run_id
+    with pytest.raises(UserError, match="another config"):
+        main(["--resume", run_id, "--batch_size", "3"])
+    with pytest.raises(UserError, match="there is no run 'absent'"):
+        main(["--resume", "absent"])
+
+
+def error_of(capsys, *argv: str) -> str:
+    """The one line on stderr of a command that fails, without what it logged before."""
+    assert run_command(main, argv) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tracking_uri, sliced, capsys, tmp_path):
+    assert "absent.parquet" in error_of(capsys, *arguments(Path("absent.parquet")))
+    Path("misspelt.yaml").write_text("training: {epocs: 3}\n")
+    assert "unknown key 'epocs'" in error_of(capsys, "--config", "misspelt.yaml")
+    pd.read_parquet(sliced).iloc[:0].to_parquet("empty.parquet")
+    assert "empty.parquet" in error_of(capsys, *arguments(Path("empty.parquet")))
+    Path("noise.parquet").write_bytes(b"PAR1 and then noise")
+    assert "noise.parquet" in error_of(capsys, *arguments(Path("noise.parquet")))
+    pd.read_parquet(sliced).iloc[:1].to_parquet("one.parquet")
+    assert "one.parquet" in error_of(capsys, *arguments(Path("one.parquet"), "--cache_dir", "other"))
+    assert not Path(".cache").exists()
+
+
+def test_a_config_may_be_given_either_way():
+    assert _with_config(["--config", "a.yaml"]) == ["--config", "a.yaml"]
+    assert _with_config(["--config=a.yaml"]) == ["--config=a.yaml"]
+    default = ["--config", str(Path("configs/baseline.yaml"))]
+    assert _with_config(["--seed", "1", "--config", ""]) == ["--seed", "1", "--config", "", *default]
+    assert _with_config([]) == default
+
+
+def test_the_mean_roc_curve_has_the_mean_area():
+    rng = np.random.default_rng(0)
+    row = np.repeat([0, 1, 2], [60, 80, 5])
+    label = np.where(row == 2, 0, rng.random(145) < 0.4).astype(np.uint8)
+    probability = 0.3 * label + 0.7 * rng.random(145)
+    curve = mean_roc(Evaluation(np.arange(3), np.zeros(3), row, np.zeros(145, int), probability, label, {}))
+    rate = curve["false_positive_rate"].to_numpy()
+
+    def area(column: str) -> float:
+        return float(np.trapezoid(curve[column], rate))
+
+    mean = np.mean([roc_auc_score(label[row == k], probability[row == k]) for k in (0, 1)])
+    assert area("true_positive_rate") == pytest.approx(mean, abs=0.01)
+    assert area("true_positive_rate_pooled") == pytest.approx(roc_auc_score(label, probability), abs=0.01)
