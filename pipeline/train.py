@@ -24,7 +24,8 @@ from pipeline.prepare import Prepared, prepare
 from s2.scorer import Scorer
 from s2.training import Evaluation, TrainResult, train
 from tracking.artifacts import fetch_artifact, metric_history
-from tracking.models import log_s2_model
+from tracking.models import NETWORK_FOLDER, S2_MODEL
+from tracking.registry import log_model
 from tracking.runs import MlflowTracker, resolve_run_id, start_run
 
 logger = logging.getLogger(__name__)
@@ -134,10 +135,10 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
             path = Path(folder) / f"{part}_roc.csv"
             curves[part].to_csv(path, index=False)
             tracker.artifact(path, "rows")
-        model_folder = Path(folder) / "model"
+        model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
-        return log_s2_model(
-            tracker, model_folder, name=config.name, registered_name=config.registered_name,
+        return log_model(
+            tracker, model_folder, S2_MODEL, name=config.name, registered_name=config.registered_name,
             input_example=example_rows(prepared), metrics={"val/auroc": result.val.metrics["auroc"]}, step=max(best, 0),
             tags={"features": config.features.kind},
         )

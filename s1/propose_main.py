@@ -99,7 +99,7 @@ def open_network(model: str) -> ProposalNetwork:
         UserError: there is none.
     """
     if model.startswith("models:/"):
-        from tracking.s1_models import fetch_champion_folder
+        from tracking.models import fetch_champion_folder
 
         return load_network(fetch_champion_folder(model.removeprefix("models:/")))[0]
     return load_network(model)[0]

@@ -27,8 +27,9 @@ from s1.model import save_network
 from s1.network import receptive_field, weight_count
 from s1.training import MONITOR, TrainResult, train
 from tracking.artifacts import fetch_artifact
+from tracking.models import NETWORK_FOLDER, S1_MODEL
+from tracking.registry import log_model
 from tracking.runs import MlflowTracker, resolve_run_id, start_run
-from tracking.s1_models import NETWORK_FOLDER, log_s1_model
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +182,8 @@ def _log_result(config: TrainS1Config, table: BoxTable, result: TrainResult, tra
         if config.out_dir:
             save_network(result.network, config.out_dir, about)
         shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
-        model = log_s1_model(
-            tracker, folder, name=config.name, registered_name=config.registered_name,
+        model = log_model(
+            tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
             input_example=pd.DataFrame({"seq": table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
             metrics={MONITOR: result.fit.best_value}, step=max(result.fit.best_epoch, 0),
         )

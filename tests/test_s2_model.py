@@ -16,14 +16,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from s2_data import random_dataset
 
 from entry.errors import UserError
 from s2.config import NetworkConfig
 from s2.network import BoxNetwork
 from s2.scorer import Scorer
-from s2_data import random_dataset
 from tracking.client import open_client
-from tracking.models import champion_auroc, load_champion, log_s2_model
+from tracking.models import S2_MODEL, load_champion
+from tracking.registry import champion_figure, log_model
 from tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
@@ -53,8 +54,8 @@ def scorer() -> Scorer:
 def logged(folder: Path, auroc: float, registered_name: str | None = "s2-test"):
     scorer().save(folder / "model")
     with start_run("train", "train test") as tracker:
-        return log_s2_model(
-            tracker, folder / "model", name="test", registered_name=registered_name, input_example=FRAME.head(2),
+        return log_model(
+            tracker, folder / "model", S2_MODEL, name="test", registered_name=registered_name, input_example=FRAME.head(2),
             metrics={"val/auroc": auroc},
         )
 
@@ -66,9 +67,9 @@ def test_the_champion_is_the_version_with_the_best_validation_auroc(tracking_uri
     assert [m.is_champion for m in (first, worse, better)] == [True, False, True]
     client = open_client()
     assert str(client.get_model_version_by_alias("s2-test", "champion").version) == better.version
-    assert champion_auroc(client, "s2-test") == 0.9
+    assert champion_figure(client, "s2-test", S2_MODEL) == 0.9
     unregistered = logged(tmp_path / "d", 0.95, registered_name=None)
-    assert unregistered.version is None and champion_auroc(client, "s2-test") == 0.9
+    assert unregistered.version is None and champion_figure(client, "s2-test", S2_MODEL) == 0.9
     with pytest.raises(UserError, match="no champion of a model 's2-nothing'"):
         load_champion("s2-nothing")
 

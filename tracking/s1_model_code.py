@@ -1,6 +1,6 @@
 """The stage 1 network as MLflow serves it. MLflow keeps this file with the model and runs it when the model is loaded.
 
-It may import only what :func:`tracking.s1_models.log_s1_model` puts beside it.
+It may import only what :func:`tracking.registry.log_model` puts beside it.
 """
 
 from __future__ import annotations
