@@ -133,10 +133,10 @@ def check_control(auroc: pd.Series | np.ndarray) -> str:
 
 
 def compare_rows(first: pd.DataFrame, second: pd.DataFrame, first_name: str, second_name: str, what: str) -> Comparison:
-    """Two models on the validation rows that both have scored, with a paired bootstrap over rows.
+    """Two models on the validation rows that both have scored, with a paired bootstrap over transcripts.
 
     Args:
-        first, second: columns ``source_row`` and ``auroc``.
+        first, second: columns ``source_row``, ``group`` (of rows that may overlap) and ``auroc``.
         first_name, second_name: what they are called in the sentence.
         what: what the first model has and the second has not (``the sequence``).
 
@@ -147,7 +147,9 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, first_name: str, sec
     both = both.dropna(subset=["auroc_first", "auroc_second"])
     if not len(both):
         raise CheckFailed(f"{first_name} and {second_name} share no validation row; train them on the same table and split")
-    result = paired_bootstrap(both["auroc_first"].to_numpy(), both["auroc_second"].to_numpy())
+    result = paired_bootstrap(
+        both["auroc_first"].to_numpy(), both["auroc_second"].to_numpy(), group=both["group_first"].to_numpy()
+    )
     difference, low, high = result["difference"], result["low"], result["high"]
     a_little = " a little" if abs(difference) < A_LITTLE else ""
     verdict = (

@@ -24,7 +24,7 @@ NOTEBOOK = ROOT / "notebooks" / "compare_runs.ipynb"
 
 
 def rows_of(auroc: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"source_row": np.arange(len(auroc)), "auroc": auroc})
+    return pd.DataFrame({"source_row": np.arange(len(auroc)), "group": np.arange(len(auroc)), "auroc": auroc})
 
 
 def test_control_passes_near_one_half_and_fails_away_from_it():

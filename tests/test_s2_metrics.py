@@ -89,7 +89,7 @@ def test_a_score_that_is_nan_is_an_error(figure):
 def test_bootstrap_of_a_constant_difference_has_no_width():
     second = np.array([0.1, 0.5, 0.25, np.nan, 0.75])
     found = paired_bootstrap(second + 0.125, second, samples=50)
-    assert found == {"difference": 0.125, "low": 0.125, "high": 0.125, "rows": 4.0}
+    assert found == {"difference": 0.125, "low": 0.125, "high": 0.125, "rows": 4.0, "groups": 4.0}
 
 
 def test_bootstrap_of_two_rows_by_hand():
@@ -98,7 +98,7 @@ def test_bootstrap_of_two_rows_by_hand():
     first, second = np.array([0.5, 1.0]), np.array([0.5, 0.0])
     narrow = paired_bootstrap(first, second, samples=2000, level=0.4)
     wide = paired_bootstrap(first, second, samples=2000, level=0.9)
-    assert narrow == {"difference": 0.5, "low": 0.5, "high": 0.5, "rows": 2.0}
+    assert narrow == {"difference": 0.5, "low": 0.5, "high": 0.5, "rows": 2.0, "groups": 2.0}
     assert (wide["low"], wide["high"]) == (0.0, 1.0)
 
 
@@ -117,3 +117,16 @@ def test_bootstrap_refuses_what_is_not_paired():
         paired_bootstrap(np.zeros(2), np.zeros(3))
     with pytest.raises(ValueError, match="no row"):
         paired_bootstrap(np.array([np.nan, 1.0]), np.array([0.0, np.nan]))
+
+
+def test_rows_of_one_group_do_not_narrow_the_interval():
+    one_each = np.random.default_rng(0).normal(0, 1, 30)
+    repeated, group = np.repeat(one_each, 20), np.repeat(np.arange(30), 20)
+    alone = paired_bootstrap(one_each, np.zeros(30), samples=2000)
+    together = paired_bootstrap(repeated, np.zeros(600), group=group, samples=2000)
+    blind = paired_bootstrap(repeated, np.zeros(600), samples=2000)
+    assert together["groups"] == 30 and together["rows"] == 600
+    assert (together["low"], together["high"]) == pytest.approx((alone["low"], alone["high"]))
+    assert blind["high"] - blind["low"] < 0.5 * (together["high"] - together["low"])
+    with pytest.raises(ValueError, match="with 2 groups"):
+        paired_bootstrap(np.zeros(3), np.zeros(3), group=np.zeros(2))
