@@ -119,11 +119,15 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
     best = result.fit.best_epoch
     figures = {f"best/train/{k}": v for k, v in result.train.metrics.items()}
     figures |= {f"best/val/{k}": v for k, v in result.val.metrics.items()}
+    if result.test is not None:
+        figures |= {f"test/{k}": v for k, v in result.test.metrics.items()}
     tracker.metrics(figures | {"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
     history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
     tracker.figure(learning_figure(history, config.name), "learning_curves.png")
-    curves = {part: mean_roc(evaluation) for part, evaluation in (("train", result.train), ("val", result.val))}
     evaluations = {"train": result.train, "val": result.val}
+    if result.test is not None:
+        evaluations["test"] = result.test
+    curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
     tracker.figure(
         roc_figure({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
     )

@@ -23,12 +23,18 @@ class FeatureConfig(Options):
 
 
 class SplitConfig(Options):
-    """Which rows train the network and which validate it."""
+    """Which rows train the network, which validate it, and which are put aside to test it once."""
 
     by: Literal["order", "group"] = Field(
         "group", description="order: the first rows train; group: no transcript (or similar sequence) on both sides"
     )
-    train_share: float = Field(0.8, gt=0, lt=1, description="share of the rows that train")
+    train_share: float = Field(0.8, gt=0, lt=1, description="share that trains of the rows that are not put aside")
+    test_share: float = Field(0.0, ge=0, lt=1, description="share of the rows put aside: they neither train nor validate")
+    test_seed: int = Field(0, ge=0, description="of the groups put aside; the training's seed has no part in it")
+    partial_rows: Literal["as_others", "train"] = Field(
+        "as_others", description="rows whose target boxes were not all proposed: as_others splits them like any row, "
+        "train keeps them out of validation and test, which are those of a training without them"
+    )
 
 
 class NetworkConfig(Options):

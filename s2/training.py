@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from entry.errors import UserError
@@ -46,9 +48,7 @@ class S2Module(TrackedModule):
         self.config = config
         self.data = data
         self.identity = {
-            "config": config.model_dump(
-                mode="json", include=set(S2Config.model_fields), exclude={"training": {"epoch", "early_stopping"}}
-            ),
+            "config": _decisive(config),
             "features": list(data.meta.feature_names),
             "kind": data.meta.kind,
             "data": data.digest,
@@ -78,13 +78,22 @@ class S2Module(TrackedModule):
         checkpoint[IDENTITY] = self.identity
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint.get(IDENTITY, {})
+        kept = dict(checkpoint.get(IDENTITY, {}))
+        with contextlib.suppress(ValidationError):  # options that are newer than the checkpoint had their default's effect
+            kept["config"] = _decisive(S2Config.model_validate(kept.get("config")))
         wrong = [name for name, value in self.identity.items() if kept.get(name) != value]
         if wrong:
             raise UserError(
                 f"the checkpoint was made with another {', '.join(wrong)}; resume with the same config and data, "
                 "or start a new run"
             )
+
+
+def _decisive(config: S2Config) -> dict[str, Any]:
+    """The part of a configuration that decides the result of an epoch, as plain values."""
+    return config.model_dump(
+        mode="json", include=set(S2Config.model_fields), exclude={"training": {"epoch", "early_stopping"}}
+    )
 
 
 def _flat(data: EncodedDataset, outputs: Sequence[tuple[Batch, Tensor]]) -> tuple[np.ndarray, ...]:
@@ -136,22 +145,39 @@ def evaluate(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precis
     )
 
 
-def split_rows(data: EncodedDataset, config: SplitConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation rows of a dataset.
+def split_rows(data: EncodedDataset, config: SplitConfig, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training, validation and test rows of a dataset; by order, the last rows are the test part.
 
     Raises:
-        UserError: one of the two would be empty.
+        UserError: training or validation part, or a test part that was asked for, would be empty.
     """
+    judged = np.arange(len(data))
+    if config.partial_rows == "train":
+        judged = np.flatnonzero(full_rows(data))
     if config.by == "order":
-        train, val = split_by_order(len(data), config.train_share)
+        train, val, test = (judged[part] for part in split_by_order(len(judged), config.train_share, config.test_share))
     else:
-        train, val = split_by_group(data.group, config.train_share, seed)
-    if not len(train) or not len(val):
+        # numbered by first appearance, so that rows which only train do not change what the others are chosen for
+        group = pd.factorize(data.group[judged])[0]
+        test, rest = split_by_group(group, config.test_share, config.test_seed)
+        train, val = (rest[part] for part in split_by_group(group[rest], config.train_share, seed))
+        train, val, test = judged[train], judged[val], judged[test]
+    if config.partial_rows == "train":
+        apart = np.isin(data.group, data.group[np.concatenate([val, test])])
+        train = np.union1d(train, np.flatnonzero(~full_rows(data) & ~apart))
+    if not len(train) or not len(val) or (config.test_share and not len(test)):
         raise UserError(
-            f"{data.meta.source}: {len(data)} rows cannot be split by {config.by} with train_share {config.train_share}: "
-            f"{len(train)} would train and {len(val)} validate; give more rows, or split by order"
+            f"{data.meta.source}: {len(data)} rows cannot be split by {config.by} with train_share {config.train_share} "
+            f"and test_share {config.test_share}: {len(train)} would train, {len(val)} validate and {len(test)} test; "
+            "give more rows, or split by order"
         )
-    return train, val
+    return train, val, test
+
+
+def full_rows(data: EncodedDataset) -> np.ndarray:
+    """``(rows,)`` bool: whether all target boxes of a row are among its proposals."""
+    found = np.concatenate([[0], np.cumsum(data.labels, dtype=np.int64)])[data.offsets]
+    return np.diff(found) >= data.n_target
 
 
 @dataclass(frozen=True)
@@ -162,12 +188,14 @@ class TrainResult:
         network: with the best epoch's weights, in evaluation mode.
         fit: what the loop reported.
         train, val: scores of the two parts with these weights.
+        test: scores of the part put aside; None where nothing is.
     """
 
     network: BoxNetwork
     fit: FitResult
     train: Evaluation
     val: Evaluation
+    test: Evaluation | None = None
 
 
 def train(
@@ -189,7 +217,7 @@ def train(
     Raises:
         UserError: the rows cannot be split, the loss is not finite, or a checkpoint does not fit.
     """
-    train_rows, val_rows = split_rows(data, config.split, seed)
+    train_rows, val_rows, test_rows = split_rows(data, config.split, seed)
     module = S2Module(config, data, seed)
     training, augmentation = config.training, config.augmentation
     batches = EpochBatches(
@@ -210,5 +238,6 @@ def train(
         fit=result,
         train=evaluate(network, data, train_rows),
         val=evaluate(network, data, val_rows),
+        test=evaluate(network, data, test_rows) if len(test_rows) else None,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +22,7 @@ from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingCo
 from s2.network import BoxNetwork
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
-from s2.training import S2Config, S2Module, TrainResult, evaluate, split_rows, train
+from s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, split_rows, train
 from tests.s2_data import random_dataset
 
 COUNTS = [(4, 2, 2), (1, 0, 1), (3, 3, 0), (6, 1, 2), (2, 2, 2)] * 3
@@ -213,6 +214,18 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, changed):
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_from_before_an_option_was_there_goes_on(tmp_path):
+    """Without the option, training went as it goes with the option's default; another value is another training."""
+    fitted(tmp_path, config_of(epoch=1))
+    checkpoint = torch.load(tmp_path / LAST, weights_only=True)
+    del checkpoint[s2.training.IDENTITY]["config"]["split"]["test_share"]
+    torch.save(checkpoint, tmp_path / LAST)
+    other = config_of(epoch=2).model_copy(update={"split": SplitConfig(by="order", train_share=0.7, test_share=0.1)})
+    with pytest.raises(UserError, match="another config"):
+        fitted(tmp_path, other)
+    assert fitted(tmp_path, config_of(epoch=2)).fit.epochs == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None, {"epoch": 3}, [1, 2]])
 def test_a_damaged_checkpoint_is_refused(tmp_path, content):
     fitted(tmp_path, config_of(epoch=1))
@@ -373,15 +386,85 @@ def test_single_rows_are_split_at_the_share_and_by_seed():
 
 
 def test_the_split_in_order_is_the_references():
-    train_rows, val_rows = split_by_order(1876, 0.8)
+    train_rows, val_rows, test_rows = split_by_order(1876, 0.8)
     assert train_rows.tolist() == list(range(1500)) and val_rows.tolist() == list(range(1500, 1876))
+    assert not len(test_rows)
+
+
+def test_in_order_the_last_rows_are_put_aside():
+    parts = split_rows(random_dataset([(1, 1, 1)] * 20), SplitConfig(by="order", train_share=0.75, test_share=0.2), 0)
+    assert [part.tolist() for part in parts] == [list(range(12)), list(range(12, 16)), list(range(16, 20))]
+
+
+def grouped_dataset(rows: int = 60, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    data = random_dataset([(2, 1, 1)] * rows)
+    data.group[:] = pd.factorize(rng.integers(0, rows // 2, rows))[0]
+    data.n_target[:] = np.add.reduceat(data.labels, data.offsets[:-1])
+    return data
+
+
+def test_the_part_put_aside_depends_on_its_own_seed_alone():
+    data = grouped_dataset()
+    config = SplitConfig(test_share=0.2)
+    first, second = split_rows(data, config, 1), split_rows(data, config, 2)
+    other = split_rows(data, SplitConfig(test_share=0.2, test_seed=1), 1)
+    assert first[2].tolist() == second[2].tolist() != other[2].tolist()
+    assert first[0].tolist() != second[0].tolist()
+    for parts in (first, second, other):
+        assert sorted(np.concatenate(parts)) == list(range(60))
+        groups = [set(data.group[part].tolist()) for part in parts]
+        assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+        assert len(parts[2]) <= 12
+
+
+def test_nothing_is_put_aside_unless_asked_for():
+    data = grouped_dataset()
+    train_rows, val_rows, test_rows = split_rows(data, SplitConfig(), 5)
+    assert not len(test_rows)
+    wanted = split_by_group(data.group, 0.8, 5)
+    assert [train_rows.tolist(), val_rows.tolist()] == [part.tolist() for part in wanted]
+
+
+def test_partial_rows_can_be_kept_for_training_alone():
+    """Validation and test are the very rows of a training without partial rows, and share no group with training."""
+    data = grouped_dataset(80)
+    partial = np.random.default_rng(3).random(80) < 0.5
+    data.n_target[partial] += 1
+    full = np.flatnonzero(~partial)
+    assert full_rows(data).tolist() == (~partial).tolist()
+    alone = grouped_dataset(len(full))
+    alone.group[:] = pd.factorize(data.group[full])[0]
+    config = SplitConfig(test_share=0.2, partial_rows="train")
+    train_rows, val_rows, test_rows = split_rows(data, config, 4)
+    wanted = split_rows(alone, SplitConfig(test_share=0.2), 4)
+    assert val_rows.tolist() == full[wanted[1]].tolist() and test_rows.tolist() == full[wanted[2]].tolist()
+    assert set(full[wanted[0]]) < set(train_rows.tolist())
+    judged = set(data.group[np.concatenate([val_rows, test_rows])].tolist())
+    assert set(train_rows.tolist()) == {row for row in range(80) if int(data.group[row]) not in judged}
+
+
+def test_the_test_part_is_scored_with_the_weights_that_are_kept(tmp_path):
+    data = random_dataset(COUNTS, signal=0.8)
+    config = config_of().model_copy(update={"split": SplitConfig(by="order", train_share=0.7, test_share=0.2)})
+    result = fitted(tmp_path, config, data)
+    assert result.test.rows.tolist() == [12, 13, 14]
+    assert result.test.metrics == pytest.approx(evaluate(result.network, data, np.arange(12, 15)).metrics, nan_ok=True)
+    assert not set(result.test.rows) & (set(result.train.rows) | set(result.val.rows))
+    assert fitted(tmp_path / "none").test is None
 
 
 def test_a_split_with_an_empty_part_is_refused():
     data = random_dataset([(1, 1, 1)] * 3)
     data.group[:] = 7
-    with pytest.raises(UserError, match=r"random: 3 rows cannot be split by group.*0 would train and 3 validate"):
+    with pytest.raises(UserError, match=r"random: 3 rows cannot be split by group.*0 would train, 3 validate and 0 test"):
         split_rows(data, SplitConfig(by="group"), 0)
+
+
+def test_an_empty_test_part_is_refused():
+    data = random_dataset([(1, 1, 1)] * 4)
+    with pytest.raises(UserError, match=r"test_share 0\.1: .* and 0 test"):
+        split_rows(data, SplitConfig(by="group", test_share=0.1), 0)
 
 
 def test_the_module_takes_the_optimiser_from_the_config():

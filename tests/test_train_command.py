@@ -98,6 +98,16 @@ def test_a_run_has_everything_that_describes_it(tracking_uri, sliced, caplog):
     assert str(client.get_model_version_by_alias("tiny", "champion").version) == report.model_version == "1"
 
 
+def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
+    config = tmp_path / "tested.yaml"
+    config.write_text(DEBUG.read_text().replace("by: group", "by: group\n  test_share: 0.2"))
+    report = main(["--config", str(config), *arguments(sliced)[2:]])
+    told = figures(report.run_id)
+    assert told["test/auroc"] == [(report.result.fit.best_epoch, pytest.approx(report.result.test.metrics["auroc"]))]
+    rows = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_rows.csv"))
+    assert len(rows) == 7 and rows["auroc"].mean() == pytest.approx(told["test/auroc"][0][1])
+
+
 def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):
     first = main(arguments(sliced))
     for step in ("prune", "featurize"):
