@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from entry.options import Options
 from pruning.rules import REFERENCE_RULES, PruningRules
@@ -31,3 +31,11 @@ class TrainConfig(S2Config):
     data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from")
     pruning: PruningRules = Field(REFERENCE_RULES, description="how proposals are pruned")
     features: FeatureConfig = Field(default_factory=FeatureConfig, description="what goes into S2 for each box")
+
+    @model_validator(mode="after")
+    def _shift_has_places(self) -> TrainConfig:
+        if self.augmentation.bb_augmentation_shift and (
+            self.features.coordinates != "raw" or {"place", "size"} & set(self.features.without)
+        ):
+            raise ValueError("augmentation.bb_augmentation_shift needs raw places and sizes among the features")
+        return self

@@ -20,6 +20,7 @@ from pruning.rules import PruningRules, prune
 from s2 import dataset
 from s2.config import FeatureConfig
 from s2.features import featurize
+from s2.views import view
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +107,14 @@ def counts_file(pruned: Path) -> Path:
 def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: DataConfig) -> dataset.EncodedDataset:
     """The encoded dataset of a pruned table, made now or found in the cache; its source is the S1 table of ``data``.
 
+    What is only a view of the dataset (:mod:`s2.views`) is made anew and has no part in the cache.
+
     Raises:
         UserError: the table cannot be encoded, or leaves no row to train on.
     """
     shuffle_seed = seed if features.kind == "shuffle_label" else 0
-    key = content_key(step="featurize", source=file_digest(pruned), **features.model_dump(), seed=shuffle_seed)
+    encoded_as = features.model_dump(exclude={"without", "coordinates", "shuffle_bases"})
+    key = content_key(step="featurize", source=file_digest(pruned), **encoded_as, seed=shuffle_seed)
     path = Path(data.cache_dir) / "encoded" / key
     if not path.is_dir():
         encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=shuffle_seed)
@@ -126,7 +130,8 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: Data
         loaded.meta.kind, len(loaded), loaded.meta.rows_read, loaded.meta.boxes,
         100 * loaded.meta.positives / max(1, loaded.meta.boxes), path,
     )
-    return replace(loaded, meta=loaded.meta.model_copy(update={"source": data.in_file}))
+    loaded = replace(loaded, meta=loaded.meta.model_copy(update={"source": data.in_file}))
+    return view(loaded, features, seed)
 
 
 def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed: int, tracker: Tracker) -> Prepared:

@@ -20,6 +20,25 @@ class FeatureConfig(Options):
 
     kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows whose target boxes were not all proposed")
+    without: tuple[Literal["type", "place", "size", "confidence"], ...] = Field(
+        (), description="groups of numbers that are taken away (the LSTMs are one per type all the same)"
+    )
+    coordinates: Literal["raw", "scaled", "relative"] = Field(
+        "raw", description="places and sizes: raw in bases; scaled to about 1; relative to the sequence's length"
+    )
+    shuffle_bases: Literal["none", "box", "row"] = Field(
+        "none", description="a control: bases permuted within each box, or over a row's boxes of one type"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> FeatureConfig:
+        if {"type", "place", "size"} <= set(self.without) and self.kind in ("baseline", "shuffle_label"):
+            raise ValueError("without takes all numbers of a box away; leave type, place or size")
+        if "confidence" in self.without and self.kind != "s1_features":
+            raise ValueError(f"without names confidence, which the kind {self.kind} does not have")
+        if self.shuffle_bases != "none" and self.kind != "sequence_encoding":
+            raise ValueError(f"shuffle_bases needs the kind sequence_encoding, not {self.kind}")
+        return self
 
 
 class SplitConfig(Options):
@@ -42,6 +61,7 @@ class NetworkConfig(Options):
 
     n_dim: int = Field(100, ge=1, description="width of a box's embedding")
     n_attn_layer: int = Field(5, ge=0, description="encoder layers; 0 scores each box alone")
+    attention: bool = Field(True, description="boxes of a row attend to each other; without, the layers see each box alone")
     n_heads: int = Field(5, ge=1, description="attention heads; must divide n_dim")
     n_ff: int = Field(2048, ge=1, description="width of the feed-forward layers")
     n_hid: int = Field(20, ge=1, description="width of the hidden layer before the output")

@@ -57,21 +57,25 @@ def _attention_with_dropout(query: Tensor, key: Tensor, value: Tensor, key_mask:
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm encoder layer: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``."""
+    """Pre-norm encoder layer: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; the second alone without
+    ``attend``."""
 
-    def __init__(self, n_dim: int, n_heads: int, n_ff: int, probability: float) -> None:
+    def __init__(self, n_dim: int, n_heads: int, n_ff: int, probability: float, attend: bool = True) -> None:
         super().__init__()
         self.probability = probability
-        self.norm_attention = nn.LayerNorm(n_dim)
-        self.attention = SelfAttention(n_dim, n_heads, probability)
+        self.attend = attend
+        if attend:
+            self.norm_attention = nn.LayerNorm(n_dim)
+            self.attention = SelfAttention(n_dim, n_heads, probability)
         self.norm_feed_forward = nn.LayerNorm(n_dim)
         self.widen = nn.Linear(n_dim, n_ff)
         self.narrow = nn.Linear(n_ff, n_dim)
 
     def forward(self, x: Tensor, slot: Tensor, mask: Tensor) -> Tensor:  # (boxes, n_dim) -> (boxes, n_dim)
         probability = self.probability if self.training else 0.0
-        attended = self.attention(self.norm_attention(x), slot, mask)
-        x = x + dropout(attended, probability, self.training)
+        if self.attend:
+            attended = self.attention(self.norm_attention(x), slot, mask)
+            x = x + dropout(attended, probability, self.training)
         widened = feed_forward(
             self.norm_feed_forward(x),
             self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias, probability,
@@ -114,7 +118,8 @@ class BoxNetwork(nn.Module):
         )
         self.embed = Dense(n_features + self.lstm_hid, config.n_dim)
         self.layers = nn.ModuleList(
-            EncoderLayer(config.n_dim, config.n_heads, config.n_ff, config.dropout) for _ in range(config.n_attn_layer)
+            EncoderLayer(config.n_dim, config.n_heads, config.n_ff, config.dropout, config.attention)
+            for _ in range(config.n_attn_layer)
         )
         self.norm = nn.LayerNorm(config.n_dim)
         self.hidden = Dense(config.n_dim, config.n_hid)

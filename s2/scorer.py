@@ -25,6 +25,7 @@ from s2.dataset import EncodedDataset, Kind
 from s2.features import encode_boxes
 from s2.network import BoxNetwork
 from s2.scoring import score_rows
+from s2.views import with_columns
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -112,7 +113,7 @@ class Scorer:
         Raises:
             UserError: a box has no features of this network's kind (:func:`s2.features.encode_boxes`).
         """
-        data = encode_boxes(table, self.card.kind)
+        data = with_columns(encode_boxes(table, self.card.kind), self.card.feature_names)
         with torch.inference_mode():
             logits = score_rows(self.network, data, np.arange(len(data))).astype(np.float64)
         probability = 1.0 / (1.0 + np.exp(-logits))

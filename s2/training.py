@@ -130,7 +130,11 @@ class Evaluation:
 
 def evaluate(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
     """Score the given rows (``(k,)`` int) of a dataset, without dropout; the network's mode is as before afterwards."""
-    scores = score_rows(network, data, rows, precision)
+    return evaluation(data, rows, score_rows(network, data, rows, precision))
+
+
+def evaluation(data: EncodedDataset, rows: np.ndarray, scores: np.ndarray) -> Evaluation:
+    """The figures of the given rows (``(k,)`` int) of a dataset, whose boxes have these logits (``(boxes of the rows,)``)."""
     index, offsets = ragged_take(data.offsets, rows)
     row = np.repeat(np.arange(len(rows)), np.diff(offsets))
     box_type, label = np.asarray(data.box_type[index]), np.asarray(data.labels[index])
