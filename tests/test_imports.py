@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("entry", "rna", "boxtables", "fitting", "pruning", "s1", "s2", "tracking", "pipeline")
+ROOMS = ("entry", "rna", "boxtables", "fitting", "pruning", "s1", "s2", "structures", "tracking", "pipeline")
 
 MAY_IMPORT = {
     "entry": set(),
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "pruning": {"boxtables", "rna", "entry"},
     "s1": {"boxtables", "rna", "entry", "fitting"},
     "s2": {"boxtables", "rna", "entry", "fitting"},
+    "structures": {"boxtables", "rna", "entry"},
     "tracking": {"boxtables", "rna", "entry", "fitting", "s1", "s2"},
     "pipeline": set(ROOMS),
 }
@@ -26,6 +27,7 @@ TORCH = {"torch", "pytorch_lightning", "torchmetrics"}
 REFUSED_LIBRARIES = {room: {"mlflow"} for room in ROOMS if room != "tracking"}
 REFUSED_LIBRARIES["pruning"] |= TORCH
 REFUSED_LIBRARIES["boxtables"] |= TORCH
+REFUSED_LIBRARIES["structures"] |= TORCH
 
 
 def imported(source: str) -> set[str]:
@@ -82,6 +84,8 @@ def test_every_room_is_known():
         ("s2", "from tracking.runs import start_run", {"tracking"}),
         ("s2", "from tracking.runs import start_run\ndef main(argv): ...", set()),
         ("s2", "import mlflow\ndef main(argv): ...", {"mlflow"}),
+        ("structures", "def energy():\n    import RNA", set()),
+        ("structures", "from s2.scorer import Scorer\nimport torch", {"s2", "torch"}),
         ("pipeline", "import mlflow.pyfunc", {"mlflow"}),
         ("entry", "from rna import boxes", {"rna"}),
     ],

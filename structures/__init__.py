@@ -1,0 +1,1 @@
+"""From scored boxes to secondary structures: decoding, base-pair probabilities, confidence, comparison with known pairs."""

@@ -1,0 +1,89 @@
+"""Slow, plain references for :mod:`structures`: every subset of stems, one structure at a time, from the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+Box = tuple[int, int, int, int, int]
+STEM, ILOOP, HLOOP = 0, 1, 2
+
+
+def pairs_of(stem: Box) -> list[tuple[int, int]]:
+    _, x, y, n, _ = stem
+    return [(x + k, y - k) for k in range(n)]
+
+
+def crossing(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    (i, j), (k, m) = sorted([a, b])
+    return i < k < j < m
+
+
+def is_stem(box: Box, length: int) -> bool:
+    kind, x, y, siz_x, siz_y = box
+    return kind == STEM and siz_x == siz_y >= 1 and x >= 0 and y < length and x + siz_x - 1 < y - siz_y + 1
+
+
+def decomposition(pairs: list[tuple[int, int]]) -> tuple[set[Box], list[int]]:
+    """The boxes of nested pairs, and for each multiloop its number of branches with the closing one."""
+    partner = dict(pairs)
+    boxes, multiloops = set(), []
+    for i, j in pairs:
+        if partner.get(i - 1) != j + 1:
+            n = 1
+            while partner.get(i + n) == j - n:
+                n += 1
+            boxes.add((STEM, i, j, n, n))
+        if partner.get(i + 1) == j - 1:
+            continue
+        children = []
+        k = i + 1
+        while k < j:
+            if k in partner:
+                children.append((k, partner[k]))
+                k = partner[k]
+            k += 1
+        if not children:
+            boxes.add((HLOOP, i, j, j - i + 1, j - i + 1))
+        elif len(children) == 1:
+            p, q = children[0]
+            boxes.add((ILOOP, i, j, p - i + 1, j - q + 1))
+        else:
+            multiloops.append(len(children) + 1)
+    return boxes, multiloops
+
+
+def score_of(
+    pairs: list[tuple[int, int]], scores: dict[Box, float], stems: set[Box], missing_loop: float, branch: float,
+    min_hairpin: int,
+) -> tuple[float, set[Box], int] | None:
+    """Score, proposed boxes and loops without a box of nested pairs; ``None`` where they are not made of these stems."""
+    boxes, multiloops = decomposition(pairs)
+    if {b for b in boxes if b[0] == STEM} != stems:
+        return None
+    if any(b[0] == HLOOP and b[3] - 2 < min_hairpin for b in boxes):
+        return None
+    missing = [b for b in boxes if b not in scores]
+    total = sum(scores[b] for b in boxes if b in scores)
+    total += missing_loop * (len(missing) + len(multiloops)) + branch * sum(multiloops)
+    return total, boxes - set(missing), len(missing) + len(multiloops)
+
+
+def all_structures(
+    boxes: list[tuple[Box, float]], length: int, *, min_hairpin: int = 3, missing_loop: float = -2.0,
+    branch: float = 0.0, min_stem: int = 1, min_score: float = float("-inf"),
+) -> Iterator[tuple[float, tuple[tuple[int, int], ...], set[Box], int]]:
+    """Score, pairs, proposed boxes and number of loops without a box of every allowed nested structure."""
+    scores: dict[Box, float] = {}
+    for box, score in boxes:
+        scores[box] = max(score, scores.get(box, score))
+    stems = [b for b in scores if is_stem(b, length) and b[3] >= min_stem and scores[b] >= min_score]
+    for size in range(len(stems) + 1):
+        for chosen in combinations(stems, size):
+            pairs = sorted(p for stem in chosen for p in pairs_of(stem))
+            bases = [base for pair in pairs for base in pair]
+            if len(set(bases)) < len(bases) or any(crossing(a, b) for a, b in combinations(pairs, 2)):
+                continue
+            found = score_of(pairs, scores, set(chosen), missing_loop, branch, min_hairpin)
+            if found is not None:
+                yield found[0], tuple(pairs), found[1], found[2]
