@@ -87,3 +87,24 @@ def all_structures(
             found = score_of(pairs, scores, set(chosen), missing_loop, branch, min_hairpin)
             if found is not None:
                 yield found[0], tuple(pairs), found[1], found[2]
+
+
+def comparison(predicted: list, known: list, length: int, slack: int) -> dict[str, float]:
+    """Sensitivity, PPV, F1 and MCC from counts over every cell of the map."""
+
+    def near(pair: tuple[int, int], others: list) -> bool:
+        i, j = pair
+        close = [(i, j)] + ([(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)] if slack else [])
+        return any(p in others for p in close)
+
+    right = sum(near(p, known) for p in predicted)
+    found = sum(near(p, predicted) for p in known)
+    cells = [(i, j) for i in range(length) for j in range(i + 1, length)]
+    fp, fn = len(predicted) - right, len(known) - found
+    tn = sum(c not in predicted and (c not in known or near(c, predicted)) for c in cells)
+    sensitivity = found / len(known) if known else float(not predicted)
+    ppv = right / len(predicted) if predicted else float(not known)
+    f1 = 2 * sensitivity * ppv / (sensitivity + ppv) if sensitivity + ppv else 0.0
+    whole = (right + fp) * (right + fn) * (tn + fp) * (tn + fn)
+    mcc = (right * tn - fp * fn) / whole**0.5 if whole else float(not fp and not fn)
+    return {"right": right, "found": found, "sensitivity": sensitivity, "ppv": ppv, "f1": f1, "mcc": mcc}
