@@ -200,9 +200,12 @@ def fit(
     When ``folder`` holds a ``last.ckpt``, training goes on from there; the result is that of an unbroken training,
     because the order of the data and all random numbers of an epoch depend only on the seed and the epoch's number.
 
+    Every epoch must have the same number of batches: Lightning asks for ``len(train)`` once, before the first epoch, and
+    ends every epoch there.
+
     Args:
         module: the network.
-        train: training batches, one item per optimiser step.
+        train: training batches, one item per optimiser step; as many in each epoch.
         val: validation batches.
         epochs: passes over ``train`` in all, those before a resume included.
         seed: of everything random in training.

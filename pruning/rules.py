@@ -25,9 +25,9 @@ from rna.boxes import (
     inner_pair,
     inside_map,
     outer_pair,
-    ragged_positions,
 )
-from rna.sequence import can_pair, encode_many
+from rna.pairs import impossible_stems
+from rna.sequence import encode_many
 
 
 class PruningRules(Options):
@@ -92,7 +92,7 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     1. ``max_len``: longer rows are skipped.
     2. ``min_pixel_pred``, ``min_prob``: :func:`proposed_well`.
     3. out of range: a box whose rows or columns leave ``0 .. L-1`` is dropped (:func:`rna.boxes.inside_map`).
-    4. ``discard_ns_stem``: :func:`impossible_stems` are dropped.
+    4. ``discard_ns_stem``: :func:`rna.pairs.impossible_stems` are dropped.
     5. ``min_hloop_size``: an hloop with a smaller ``siz_x`` is dropped.
     6. ``drop_lower_triangle``: :func:`below_diagonal` boxes are dropped.
     7. ``drop_isolated_loops``: :func:`isolated_loops` are dropped, judged by the stems that rules 1-6 kept.
@@ -115,7 +115,7 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     drop(None)
     drop(~proposed_well(table.prob_sm, table.prob_sl, rules.min_pixel_pred, rules.min_prob))
     drop(~inside_map(boxes, lengths))
-    drop(impossible_stems(boxes, table.frame["seq"].tolist(), keep) if rules.discard_ns_stem else None)
+    drop(impossible_stems(boxes, *encode_many(table.frame["seq"].tolist())) if rules.discard_ns_stem else None)
     drop((boxes.type == HLOOP) & (boxes.siz_x < rules.min_hloop_size))
     drop(below_diagonal(boxes) if rules.drop_lower_triangle else None)
     drop(isolated_loops(boxes, lengths, keep) if rules.drop_isolated_loops else None)
@@ -139,31 +139,6 @@ def proposed_well(prob_sm: Ragged, prob_sl: Ragged, min_pixel_pred: int, min_pro
     if not good.all():  # a comparison with NaN, the maximum of an empty list, is false
         good |= (prob_sm.max() >= min_prob) | (prob_sl.max() >= min_prob)
     return good
-
-
-def impossible_stems(boxes: Boxes, seqs: list[str], remaining: np.ndarray) -> np.ndarray:
-    """Stems with a pair other than A-U, G-C or G-U, in either order; T is U, case means nothing, N pairs with nothing.
-
-    A stem that is not square leaves bases of its longer strand without a partner, so no sequence makes it possible.
-
-    Args:
-        boxes: the boxes of all rows.
-        seqs: the sequence of each row, over the alphabet of :mod:`rna.sequence`.
-        remaining: ``(boxes,)`` bool; only these are judged. They must lie in the map.
-
-    Returns:
-        ``(boxes,)`` bool.
-    """
-    stem = np.flatnonzero(remaining & (boxes.type == STEM))
-    codes, starts = encode_many(seqs)
-    place, k = ragged_positions(np.minimum(boxes.siz_x[stem], boxes.siz_y[stem]))
-    start = starts[boxes.row[stem]]
-    five_prime = codes[(start + boxes.bb_x[stem])[place] + k]
-    three_prime = codes[(start + boxes.bb_y[stem])[place] - k]
-    impossible = np.zeros(len(boxes), bool)
-    impossible[stem] = boxes.siz_x[stem] != boxes.siz_y[stem]
-    impossible[stem[place[~can_pair(five_prime, three_prime)]]] = True
-    return impossible
 
 
 def below_diagonal(boxes: Boxes) -> np.ndarray:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, ragged_positions
+from rna.sequence import can_pair
 
 Box = tuple[int, int, int, int, int]
 """``(type, bb_x, bb_y, siz_x, siz_y)``, top-right corner; see :mod:`rna.boxes`."""
@@ -227,6 +228,30 @@ def loop_boxes(pairs: np.ndarray) -> list[Box]:
 def target_boxes(structures: Iterable[np.ndarray]) -> Boxes:
     """The loop decomposition (:func:`loop_boxes`) of many structures, as columns."""
     return Boxes.from_rows([loop_boxes(pairs) for pairs in structures])
+
+
+def impossible_stems(boxes: Boxes, codes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Stems that no structure of their sequence can have.
+
+    That is a stem with a pair other than A-U, G-C or G-U, in either order (N pairs with nothing); one that runs out of
+    the map; and one that is not square, whose longer strand has bases without a partner.
+
+    Args:
+        boxes: the boxes of all rows.
+        codes: ``(total,)`` uint8 base codes (:mod:`rna.sequence`) of the sequences, one after the other.
+        offsets: ``(rows + 1,)`` int64 where each starts.
+
+    Returns:
+        ``(boxes,)`` bool; false for every other type.
+    """
+    impossible = (boxes.type == STEM) & ((boxes.siz_x != boxes.siz_y) | ~inside_map(boxes, np.diff(offsets)))
+    stem = np.flatnonzero((boxes.type == STEM) & ~impossible)
+    place, step = ragged_positions(boxes.siz_x[stem])
+    start = offsets[:-1][boxes.row[stem]]
+    five_prime = codes[(start + boxes.bb_x[stem])[place] + step]
+    three_prime = codes[(start + boxes.bb_y[stem])[place] - step]
+    impossible[stem[place[~can_pair(five_prime, three_prime)]]] = True
+    return impossible
 
 
 def pairs_of_boxes(boxes: Iterable[Box]) -> np.ndarray:

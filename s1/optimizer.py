@@ -1,8 +1,9 @@
 """Muon for the convolutions, AdamW for the rest, as one optimiser.
 
 Muon (Jordan et al. 2024, *Muon: an optimizer for hidden layers in neural networks*) takes momentum as a matrix, outputs
-against inputs, and steps along the nearest orthogonal matrix, so that all directions of a layer learn at one pace. In
-trials of 150 seconds it brought the loss of this network where AdamW came in more than twice the time.
+against inputs, and steps along the nearest orthogonal matrix, so that all directions of a layer learn at one pace. It was
+chosen because the loss of this network fell faster with it than with AdamW alone in short trials, of 150 seconds and one
+seed each; longer trainings were not compared.
 """
 
 from __future__ import annotations

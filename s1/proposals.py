@@ -18,8 +18,8 @@ from torch import Tensor
 
 from boxtables.table import Ragged
 from entry.tracker import timed
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, ragged_positions
-from rna.sequence import CAN_PAIR
+from rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna.pairs import impossible_stems
 from s1.batches import length_batches, padded_codes
 from s1.network import (
     LOC_BEYOND,
@@ -246,24 +246,6 @@ def group(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return order, np.flatnonzero(new)
 
 
-def impossible_stems(boxes: Boxes, codes: Sequence[np.ndarray]) -> np.ndarray:
-    """``(boxes,)`` bool: stems with a pair that is not canonical (N pairs with nothing), or that run out of the map."""
-    lengths = np.array([len(c) for c in codes], np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.concatenate([np.zeros(0, np.uint8), *codes])
-    stem = np.flatnonzero(boxes.type == STEM)
-    inside = inside_map(boxes, lengths)[stem]
-    wrong = np.zeros(len(boxes), bool)
-    wrong[stem[~inside]] = True
-    stem = stem[inside]
-    entry, step = ragged_positions(boxes.siz_x[stem])
-    box = stem[entry]
-    origin = starts[boxes.row[box]]
-    pairs = CAN_PAIR[flat[origin + boxes.bb_x[box] + step], flat[origin + boxes.bb_y[box] - step]]
-    wrong[box[~pairs]] = True
-    return wrong
-
-
 def propose_boxes(
     network: ProposalNetwork,
     codes: Sequence[np.ndarray],
@@ -320,7 +302,9 @@ def possible_boxes(
     """Without the impossible stems, where the selection says so."""
     if not selection.drop_impossible_stems:
         return proposed
-    keep = ~impossible_stems(proposed.boxes, codes)
+    offsets = np.concatenate([[0], np.cumsum([len(c) for c in codes], dtype=np.int64)])
+    flat = np.concatenate([np.zeros(0, np.uint8), *codes])
+    keep = ~impossible_stems(proposed.boxes, flat, offsets)
     index = np.flatnonzero(keep)
     return ProposedBoxes(proposed.boxes.select(keep), proposed.prob_sm.take(index), proposed.prob_sl.take(index))
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
+from rna.pairs import impossible_stems
 from rna.sequence import encode
 from s1.config import NetworkConfig
 from s1.network import ProposalNetwork, receptive_field, split_outputs
@@ -16,7 +17,6 @@ from s1.proposals import (
     CellOutputs,
     all_proposals,
     group,
-    impossible_stems,
     merge,
     propose_boxes,
     propose_selections,
@@ -194,19 +194,25 @@ def test_no_sequences_and_no_proposals():
     assert tiny.boxes.rows == 1 and len(tiny.boxes) == 0 and len(tiny.prob_sm) == 0
 
 
+def flat(codes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate(codes), np.cumsum([0, *map(len, codes)])
+
+
 def test_impossible_stems_are_dropped_at_the_source():
     codes = [encode("GGAAACU"), encode("NGAAACC")]
     boxes = Boxes.from_rows([
-        [(STEM, 0, 6, 2, 2), (STEM, 0, 6, 3, 3), (STEM, 1, 5, 1, 1), (ILOOP, 0, 6, 3, 3), (STEM, 5, 9, 1, 1)],
+        [(STEM, 0, 6, 2, 2), (STEM, 0, 6, 3, 3), (STEM, 1, 5, 1, 1), (ILOOP, 0, 6, 3, 3), (STEM, 5, 9, 1, 1),
+         (STEM, 0, 6, 2, 1)],
         [(STEM, 0, 6, 1, 1), (STEM, 1, 6, 1, 1)],
     ])
-    # row 0: G-U and G-C can pair, a third pair A-A cannot; a box out of the map cannot; row 1: N pairs with nothing
-    assert impossible_stems(boxes, codes).tolist() == [False, True, False, True, False, True, False]
+    # row 0: G-U and G-C can pair, a third pair A-A cannot; a box out of the map cannot, nor one of unequal strands; row 1:
+    # N pairs with nothing
+    assert impossible_stems(boxes, *flat(codes)).tolist() == [False, True, False, True, True, False, True, False]
     network = random_network(6)
     sequences = random_codes(np.random.default_rng(9), 30)
     plain = propose_boxes(network, sequences, SelectionOptions(on_threshold=0.2))
     dropped = propose_boxes(network, sequences, SelectionOptions(on_threshold=0.2, drop_impossible_stems=True))
-    wrong = impossible_stems(plain.boxes, sequences)
+    wrong = impossible_stems(plain.boxes, *flat(sequences))
     assert 0 < wrong.sum() < len(wrong)
     assert as_dict(dropped, 0).keys() == {
         key for key, bad in zip(as_dict(plain, 0), wrong, strict=True) if not bad
