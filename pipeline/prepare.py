@@ -112,7 +112,7 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: Data
     Raises:
         UserError: the table cannot be encoded, or leaves no row to train on.
     """
-    shuffle_seed = seed if features.kind == "shuffle_label" else 0
+    shuffle_seed = seed if features.kind in dataset.SHUFFLED_KINDS else 0
     encoded_as = features.model_dump(exclude={"without", "coordinates", "shuffle_bases"})
     key = content_key(step="featurize", source=file_digest(pruned), **encoded_as, seed=shuffle_seed)
     path = Path(data.cache_dir) / "encoded" / key

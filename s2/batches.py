@@ -15,7 +15,11 @@ import torch
 from torch import Tensor
 
 from rna.boxes import BOX_TYPES, ragged_take
-from s2.dataset import EncodedDataset
+from rna.sequence import BASES
+from s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
+
+BEYOND = len(BASES)
+"""Code that stands behind the end of a sequence in a batch."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Batch:
         mask: ``(rows, longest)`` bool; True where the padded grid holds a box.
         row_id: ``(rows,)`` int64; which rows of the dataset these are.
         sequences: bases of the boxes by type name; empty for kinds without them.
+        seq_length: ``(rows,)`` int64; length of each row's sequence.
+        bases: ``(rows, longest sequence)`` uint8 base codes, behind a sequence's end :data:`BEYOND`; None for kinds without
+            whole sequences.
     """
 
     features: Tensor
@@ -53,7 +60,9 @@ class Batch:
     slot: Tensor
     mask: Tensor
     row_id: Tensor
+    seq_length: Tensor
     sequences: Mapping[str, BoxSequences] = field(default_factory=dict)
+    bases: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -62,7 +71,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; the step sizes of sequences stay on the CPU, where packed LSTMs want them."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "sequences"}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sequences"}
+        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
         sequences = {
             name: replace(s, values=s.values.to(device), box=s.box.to(device)) for name, s in self.sequences.items()
         }
@@ -99,8 +109,20 @@ def make_batch(data: EncodedDataset, rows: np.ndarray, shift: np.ndarray | None 
         slot=torch.from_numpy(slot),
         mask=torch.from_numpy(np.arange(longest)[None, :] < counts[:, None]),
         row_id=torch.from_numpy(rows),
+        seq_length=torch.from_numpy(data.seq_length[rows].astype(np.int64)),
         sequences=sequences,
+        bases=torch.from_numpy(_padded_bases(data, rows)) if data.meta.kind in WHOLE_SEQUENCE_KINDS else None,
     )
+
+
+def _padded_bases(data: EncodedDataset, rows: np.ndarray) -> np.ndarray:
+    """``(rows, longest sequence)`` uint8: the sequences of some rows, each followed by :data:`BEYOND`."""
+    index, offsets = ragged_take(data.base_offsets, rows)
+    lengths = np.diff(offsets)
+    padded = np.full((len(rows), int(lengths.max(initial=0))), BEYOND, np.uint8)
+    row = np.repeat(np.arange(len(rows)), lengths)
+    padded[row, np.arange(len(index)) - offsets[row]] = data.bases[index]
+    return padded
 
 
 def _box_sequences(data: EncodedDataset, code: int, boxes: np.ndarray, in_batch: np.ndarray) -> BoxSequences:

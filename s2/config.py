@@ -5,14 +5,14 @@ Names are those of the reference experiment where it had one (``n_dim``, ``n_att
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from entry.options import Options
+from s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
 
-KINDS = ("baseline", "s1_features", "sequence_encoding", "shuffle_label")
-Kind = Literal["baseline", "s1_features", "sequence_encoding", "shuffle_label"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class FeatureConfig(Options):
@@ -20,7 +20,7 @@ class FeatureConfig(Options):
 
     kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows whose target boxes were not all proposed")
-    without: tuple[Literal["type", "place", "size", "confidence"], ...] = Field(
+    without: tuple[Literal["type", "place", "size", "confidence", "energy", "neighbours"], ...] = Field(
         (), description="groups of numbers that are taken away (the LSTMs are one per type all the same)"
     )
     coordinates: Literal["raw", "scaled", "relative"] = Field(
@@ -34,8 +34,11 @@ class FeatureConfig(Options):
     def _something_is_left(self) -> FeatureConfig:
         if {"type", "place", "size"} <= set(self.without) and self.kind in ("baseline", "shuffle_label"):
             raise ValueError("without takes all numbers of a box away; leave type, place or size")
-        if "confidence" in self.without and self.kind != "s1_features":
-            raise ValueError(f"without names confidence, which the kind {self.kind} does not have")
+        has = {"confidence", "energy", "neighbours"} if self.kind in WHOLE_SEQUENCE_KINDS else set()
+        has |= {"confidence"} if self.kind == "s1_features" else set()
+        for group in ("confidence", "energy", "neighbours"):
+            if group in self.without and group not in has:
+                raise ValueError(f"without names {group}, which the kind {self.kind} does not have")
         if self.shuffle_bases != "none" and self.kind != "sequence_encoding":
             raise ValueError(f"shuffle_bases needs the kind sequence_encoding, not {self.kind}")
         return self
@@ -56,9 +59,27 @@ class SplitConfig(Options):
     )
 
 
-class NetworkConfig(Options):
-    """Size of the self-attention network; the defaults are the reference experiment's."""
+class RelationalConfig(Options):
+    """What the relational network has beyond the self-attention network (:mod:`s2.relational`)."""
 
+    relation_bias: bool = Field(True, description="attention knows how two boxes stand to each other")
+    sequence: bool = Field(True, description="convolutions read the whole sequence")
+    channels: int = Field(48, ge=1, description="width of the convolutions over the sequence")
+    dilations: tuple[int, ...] = Field((1, 2, 4, 8), description="dilation of each convolution, in bases")
+
+    @model_validator(mode="after")
+    def _dilations_fit(self) -> RelationalConfig:
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations must be one or more numbers from 1 on, got {list(self.dilations)}")
+        return self
+
+
+class NetworkConfig(Options):
+    """Architecture and size of the network; the defaults are the reference experiment's."""
+
+    architecture: Literal["boxes", "relational"] = Field(
+        "boxes", description="boxes: self-attention over the set of boxes; relational: attention that knows how they relate"
+    )
     n_dim: int = Field(100, ge=1, description="width of a box's embedding")
     n_attn_layer: int = Field(5, ge=0, description="encoder layers; 0 scores each box alone")
     attention: bool = Field(True, description="boxes of a row attend to each other; without, the layers see each box alone")
@@ -68,6 +89,9 @@ class NetworkConfig(Options):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of embedding, attention and feed-forward layers")
     lstm_hid: int = Field(20, ge=1, description="hidden units of the LSTMs over a box's bases")
     lstm_layer: int = Field(4, ge=1, description="layers of the LSTMs over a box's bases")
+    relational: RelationalConfig = Field(
+        default_factory=RelationalConfig, description="what the relational architecture has beyond the other"
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> NetworkConfig:
@@ -96,6 +120,9 @@ class TrainingConfig(Options):
     )
     lr: float = Field(1e-4, gt=0, description="Adam's learning rate")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Adam's decay rates")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: the learning rate rises for the first twentieth and then falls to 0 at the last step"
+    )
     precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
     early_stopping: int = Field(0, ge=0, description="stop after so many epochs without a better val/auroc; 0: never")
     dropout_off_after_first_epoch: bool = Field(

@@ -24,8 +24,16 @@ from rna.boxes import BOX_TYPES, ragged_take
 
 FORMAT_VERSION = 1
 
-Kind = Literal["baseline", "s1_features", "sequence_encoding", "shuffle_label"]
+Kind = Literal[
+    "baseline", "s1_features", "sequence_encoding", "shuffle_label", "relational", "relational_shuffle_label"
+]
 """What is encoded per box; :mod:`s2.features` says what each kind holds."""
+
+WHOLE_SEQUENCE_KINDS: frozenset[Kind] = frozenset({"relational", "relational_shuffle_label"})
+"""Kinds that hold the bases of whole sequences."""
+
+SHUFFLED_KINDS: frozenset[Kind] = frozenset({"shuffle_label", "relational_shuffle_label"})
+"""Kinds whose labels are permuted within each row."""
 
 META_FILE = "meta.json"
 
@@ -80,6 +88,7 @@ class EncodedDataset:
         group: ``(rows,)`` int64; rows that may overlap share a number (:func:`s2.groups.row_groups`).
         seq_length: ``(rows,)`` int32; length of each sequence in bases.
         n_target: ``(rows,)`` int32; boxes of each target structure.
+        bases: ``(sum of seq_length,)`` uint8 base codes of the sequences, one after the other; empty for kinds without them.
         seq_values: by type name, ``(positions, channels)`` uint8: bases of all boxes of the type, one after the other.
         seq_offsets: by type name, ``(boxes of the type + 1,)`` int64 into ``seq_values``; boxes in dataset order.
 
@@ -96,6 +105,7 @@ class EncodedDataset:
     group: np.ndarray
     seq_length: np.ndarray
     n_target: np.ndarray
+    bases: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     seq_values: Mapping[str, np.ndarray] = field(default_factory=dict)
     seq_offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -108,6 +118,8 @@ class EncodedDataset:
         for name, shape in shapes.items():
             _check_array(name, getattr(self, name), shape, ARRAY_DTYPES[name])
         _check_offsets("offsets", self.offsets, boxes)
+        bases = int(self.seq_length.sum()) if self.meta.kind in WHOLE_SEQUENCE_KINDS else 0
+        _check_array("bases", self.bases, (bases,), np.uint8)
         if boxes and not (0 <= int(self.box_type.min()) and int(self.box_type.max()) < len(BOX_TYPES)):
             raise ValueError("box_type holds an unknown code")
         per_type = np.bincount(self.box_type, minlength=len(BOX_TYPES))
@@ -135,6 +147,11 @@ class EncodedDataset:
         return self.meta.rows_kept
 
     @cached_property
+    def base_offsets(self) -> np.ndarray:
+        """``(rows + 1,)`` int64 into :attr:`bases`: where each sequence begins and ends."""
+        return np.concatenate([[0], np.cumsum(self.seq_length, dtype=np.int64)])
+
+    @cached_property
     def entry_of_box(self) -> np.ndarray:
         """``(boxes,)`` int64: position of each box among the boxes of its type: its entry in ``seq_offsets``."""
         entry = np.empty(len(self.box_type), np.int64)
@@ -156,6 +173,7 @@ class EncodedDataset:
         """Every array under the name of its file."""
         return (
             {name: getattr(self, name) for name in ARRAY_DTYPES}
+            | ({"bases": self.bases} if self.meta.kind in WHOLE_SEQUENCE_KINDS else {})
             | {f"seq_values_{name}": values for name, values in self.seq_values.items()}
             | {f"seq_offsets_{name}": offsets for name, offsets in self.seq_offsets.items()}
         )
@@ -180,6 +198,7 @@ class EncodedDataset:
             group=self.group[rows],
             seq_length=self.seq_length[rows],
             n_target=self.n_target[rows],
+            bases=self.bases[ragged_take(self.base_offsets, rows)[0]] if len(self.bases) else self.bases,
             seq_values=seq_values,
             seq_offsets=seq_offsets,
         )
@@ -262,6 +281,8 @@ def load(path: str | Path) -> EncodedDataset:
         raise UserError(f"{file}: cannot be read ({reason}); featurize the table again")
 
     arrays = {name: mapped(name) for name in ARRAY_DTYPES}
+    if meta.kind in WHOLE_SEQUENCE_KINDS:
+        arrays["bases"] = mapped("bases")
     seq_values = {name: mapped(f"seq_values_{name}") for name in meta.sequence_channels}
     seq_offsets = {name: mapped(f"seq_offsets_{name}") for name in meta.sequence_channels}
     try:

@@ -1,11 +1,15 @@
-"""What stage 2 sees of each proposed box: four kinds of features, computed over a whole table at once.
+"""What stage 2 sees of each proposed box: kinds of features, computed over a whole table at once.
 
-=====================  ============================================================================================
-``baseline``           :data:`GEOMETRY`: one-hot type, corner, size
-``s1_features``        :data:`GEOMETRY` and :data:`CONFIDENCES`: what S1 said about the box
-``sequence_encoding``  :data:`GEOMETRY`, and the bases of the box as a one-hot sequence (:func:`box_bases`)
-``shuffle_label``      ``baseline`` with the labels permuted within each row (:func:`shuffle_within_rows`)
-=====================  ============================================================================================
+============================  =====================================================================================
+``baseline``                  :data:`GEOMETRY`: one-hot type, corner, size
+``s1_features``               :data:`GEOMETRY` and :data:`CONFIDENCES`: what S1 said about the box
+``sequence_encoding``         :data:`GEOMETRY`, and the bases of the box as a one-hot sequence (:func:`box_bases`)
+``shuffle_label``             ``baseline`` with the labels permuted within each row (:func:`shuffle_within_rows`)
+``relational``                :data:`GEOMETRY`, :data:`CONFIDENCES`, the box's energy (:mod:`s2.energies`), what the
+                              other boxes say about it (:mod:`s2.neighbours`), and the whole sequence; the network's
+                              configuration says which of them it uses
+``relational_shuffle_label``  ``relational`` with the labels permuted within each row
+============================  =====================================================================================
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError
 from rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
 from rna.sequence import BASES, N_CODE, encode_many
-from s2.dataset import DatasetMeta, EncodedDataset, Kind, counts_of
+from s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
+from s2.energies import box_energies
 from s2.groups import row_groups
+from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 
 GEOMETRY: tuple[str, ...] = (*(f"type_{name}" for name in BOX_TYPES), "bb_x", "bb_y", "siz_x", "siz_y")
 """Names of the features that say which box it is: one-hot type, top-right corner (0-based), size in bases."""
@@ -27,11 +33,21 @@ CONFIDENCES: tuple[str, ...] = ("prob_sm_median", "prob_sm_per_cell", "prob_sl_m
 """Names of the features that say what S1 thought of it. For the softmax (``sm``) and the scalar (``sl``) size output:
 the median probability of the pixels that propose the box, and how many these are over the cells that it covers."""
 
+ENERGY: tuple[str, ...] = ("energy",)
+"""Name of the feature that is a box's own free energy, kcal/mol, no more than :data:`HIGHEST_ENERGY`."""
+
+HIGHEST_ENERGY = 30.0
+"""kcal/mol; stands for everything above it and for what cannot form, in energies of boxes and of chains."""
+
+_RELATIONAL = GEOMETRY + CONFIDENCES + ENERGY + COUNTS + CHAINS
+
 FEATURE_NAMES: dict[Kind, tuple[str, ...]] = {
     "baseline": GEOMETRY,
     "s1_features": GEOMETRY + CONFIDENCES,
     "sequence_encoding": GEOMETRY,
     "shuffle_label": GEOMETRY,
+    "relational": _RELATIONAL,
+    "relational_shuffle_label": _RELATIONAL,
 }
 """Names of the features of each kind, in the order of the columns."""
 
@@ -57,7 +73,7 @@ def featurize(table: BoxTable, kind: Kind, *, keep_partial: bool = False, seed: 
         table: a pruned table with targets.
         kind: which features.
         keep_partial: keep rows with target boxes that are not among the proposals.
-        seed: of the permutation of ``shuffle_label``.
+        seed: of the permutation of the kinds with shuffled labels.
 
     Raises:
         UserError: the table has no targets; a box has no features of this kind (:func:`encode_boxes`).
@@ -73,7 +89,7 @@ def featurize(table: BoxTable, kind: Kind, *, keep_partial: bool = False, seed: 
     kept = table.take_rows(rows)
     assert kept.targets is not None
     labels = is_in(kept.proposals, kept.targets)
-    if kind == "shuffle_label":
+    if kind in SHUFFLED_KINDS:
         labels = shuffle_within_rows(labels, kept.proposals.row, seed)
     transcript_id = kept.frame["transcript_id"] if "transcript_id" in kept.frame else None
     return _encode(
@@ -98,7 +114,7 @@ def encode_boxes(table: BoxTable, kind: Kind) -> EncodedDataset:
 
     Raises:
         UserError: a box has no features of this kind: one that covers no cell has no ``s1_features``, and for
-            ``sequence_encoding`` a box must lie in the map and a stem must be square.
+            ``sequence_encoding`` and ``relational`` a box must lie in the map and a stem must be square.
     """
     rows = np.arange(table.rows)
     return _encode(
@@ -127,14 +143,21 @@ def _encode(
 ) -> EncodedDataset:
     boxes = table.proposals
     columns = [geometry(boxes)]
-    if kind == "s1_features":
+    whole_sequence = kind in WHOLE_SEQUENCE_KINDS
+    if kind == "s1_features" or whole_sequence:
         _require(boxes.siz_x.astype(np.int64) * boxes.siz_y > 0, table, source_row, "covers no cell of the map")
         columns.append(confidences(boxes, table.prob_sm, table.prob_sl))
     sequences = {}
-    if kind == "sequence_encoding":
+    if kind == "sequence_encoding" or whole_sequence:
         _require(inside_map(boxes, table.lengths), table, source_row, "runs out of the map of the sequence")
         _require((boxes.type != STEM) | (boxes.siz_x == boxes.siz_y), table, source_row, "is not square")
         codes, starts = encode_many(table.frame["seq"].tolist())
+    if whole_sequence:
+        energies = box_energies(boxes, table.frame["seq"].tolist())
+        columns += [
+            _bounded(energies[:, None]), neighbour_counts(boxes), _bounded(chain_energies(boxes, energies))
+        ]
+    if kind == "sequence_encoding":
         sequences = {name: box_bases(boxes, code, codes, starts[:-1]) for code, name in enumerate(BOX_TYPES)}
     box_labels = labels.astype(np.uint8)
     return EncodedDataset(
@@ -155,9 +178,14 @@ def _encode(
         group=group.astype(np.int64),
         seq_length=table.lengths.astype(np.int32),
         n_target=n_target.astype(np.int32),
+        bases=codes if whole_sequence else np.zeros(0, np.uint8),
         seq_values={name: values for name, (values, _) in sequences.items()},
         seq_offsets={name: offsets for name, (_, offsets) in sequences.items()},
     )
+
+
+def _bounded(energies: np.ndarray) -> np.ndarray:
+    return np.minimum(energies, HIGHEST_ENERGY).astype(np.float32)
 
 
 def _require(fine: np.ndarray, table: BoxTable, source_row: np.ndarray, complaint: str) -> None:

@@ -13,6 +13,7 @@ from entry.errors import UserError, run_command
 from entry.options import Options, parse
 from entry.tracker import Tracker, timed
 from rna.boxes import BOX_TYPES
+from s2.config import KINDS
 from s2.dataset import EncodedDataset, Kind, check_dataset_path
 from s2.features import featurize
 from tracking.runs import DEFAULT_EXPERIMENT, start_run
@@ -27,9 +28,9 @@ class FeaturizeOptions(Options):
 
     in_file: str = Field(min_length=1, description="pruned table (.parquet, .pkl, .pkl.gz)")
     out_file: str = Field(min_length=1, description="folder to write the encoded dataset to")
-    kind: Kind = Field("baseline", description="baseline, s1_features, sequence_encoding or shuffle_label")
+    kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows below 100 % box sensitivity as well")
-    seed: int = Field(0, ge=0, description="seed of the permutation of shuffle_label")
+    seed: int = Field(0, ge=0, description="seed of the permutation of labels, where the kind shuffles them")
     experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
 
 

@@ -20,10 +20,10 @@ from boxtables.table import BoxTable
 from entry.errors import UserError
 from entry.files import atomic_path
 from entry.options import Options
+from s2.build import Network, build_network
 from s2.config import NetworkConfig
 from s2.dataset import EncodedDataset, Kind
 from s2.features import encode_boxes
-from s2.network import BoxNetwork
 from s2.scoring import score_rows
 from s2.views import with_columns
 
@@ -52,12 +52,12 @@ class Scorer:
         card: what it is.
     """
 
-    def __init__(self, network: BoxNetwork, card: ModelCard) -> None:
+    def __init__(self, network: Network, card: ModelCard) -> None:
         self.network = network.eval()
         self.card = card
 
     @classmethod
-    def of(cls, network: BoxNetwork, config: NetworkConfig, data: EncodedDataset, epoch: int = -1) -> Scorer:
+    def of(cls, network: Network, config: NetworkConfig, data: EncodedDataset, epoch: int = -1) -> Scorer:
         """A trained network with the card that its configuration and its dataset give."""
         card = ModelCard(
             kind=data.meta.kind, feature_names=data.meta.feature_names, sequence_channels=data.meta.sequence_channels,
@@ -93,7 +93,7 @@ class Scorer:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "content"
             raise UserError(f"{folder / MODEL_FILE}: {where}: {first['msg']}; save the model again") from error
-        network = BoxNetwork(card.network, len(card.feature_names), card.sequence_channels)
+        network = build_network(card.network, card.feature_names, card.sequence_channels)
         try:
             network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except OSError as error:

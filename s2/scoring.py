@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from s2.batches import OrderedBatches
+from s2.build import Network
 from s2.dataset import EncodedDataset
-from s2.network import BoxNetwork
 
 
-def score_rows(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> np.ndarray:
+def score_rows(network: Network, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> np.ndarray:
     """``(boxes,)`` float32 logits of the boxes of the given rows, in the order of the rows and of the dataset."""
     rows = np.asarray(rows, dtype=np.int64)
     device = next(network.parameters()).device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from entry.tracker import Tracker
 from fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
 from rna.boxes import ragged_take
 from s2.batches import Batch, EpochBatches, OrderedBatches
+from s2.build import Network, build_network
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
-from s2.dataset import EncodedDataset
+from s2.dataset import SHUFFLED_KINDS, EncodedDataset
 from s2.metrics import group_auroc, ranking_metrics
-from s2.network import BoxNetwork, batch_loss
+from s2.network import batch_loss
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
 
@@ -55,7 +57,7 @@ class S2Module(TrackedModule):
             "seed": seed,
         }
         torch.manual_seed(seed)
-        self.network = BoxNetwork(config.network, len(data.meta.feature_names), data.meta.sequence_channels)
+        self.network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
 
     def step(self, batch: Batch) -> tuple[Tensor, Any, int]:
         logits = self.network(batch)
@@ -66,9 +68,14 @@ class S2Module(TrackedModule):
         _, row = np.unique(row, return_inverse=True)
         return ranking_metrics(row, box_type, scores, labels, int(row.max(initial=-1)) + 1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         training = self.config.training
-        return torch.optim.Adam(self.network.parameters(), lr=training.lr, betas=training.betas, fused=True)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=training.lr, betas=training.betas, fused=True)
+        if training.lr_schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         if self.config.training.dropout_off_after_first_epoch and self.current_epoch > 0:
@@ -89,11 +96,19 @@ class S2Module(TrackedModule):
             )
 
 
+def rate_share(step: int, steps: int) -> float:
+    """The share of the learning rate at a step of the ``cosine`` schedule: a linear rise over the first twentieth of the
+    steps, then half a cosine wave down to 0 (Loshchilov and Hutter 2017, without restarts)."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+
 def _decisive(config: S2Config) -> dict[str, Any]:
     """The part of a configuration that decides the result of an epoch, as plain values."""
-    return config.model_dump(
-        mode="json", include=set(S2Config.model_fields), exclude={"training": {"epoch", "early_stopping"}}
-    )
+    longer = {"early_stopping"} if config.training.lr_schedule == "cosine" else {"epoch", "early_stopping"}
+    return config.model_dump(mode="json", include=set(S2Config.model_fields), exclude={"training": longer})
 
 
 def _flat(data: EncodedDataset, outputs: Sequence[tuple[Batch, Tensor]]) -> tuple[np.ndarray, ...]:
@@ -128,7 +143,7 @@ class Evaluation:
     metrics: dict[str, float]
 
 
-def evaluate(network: BoxNetwork, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
+def evaluate(network: Network, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
     """Score the given rows (``(k,)`` int) of a dataset, without dropout; the network's mode is as before afterwards."""
     return evaluation(data, rows, score_rows(network, data, rows, precision))
 
@@ -195,7 +210,7 @@ class TrainResult:
         test: scores of the part put aside; None where nothing is.
     """
 
-    network: BoxNetwork
+    network: Network
     fit: FitResult
     train: Evaluation
     val: Evaluation
@@ -232,7 +247,7 @@ def train(
         module, batches, OrderedBatches(data, val_rows), epochs=training.epoch, seed=seed, folder=folder, tracker=tracker,
         precision=training.precision, early_stopping=training.early_stopping, progress=progress,
     )
-    if data.meta.kind == "shuffle_label":
+    if data.meta.kind in SHUFFLED_KINDS:
         result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])

@@ -15,7 +15,8 @@ from entry.errors import UserError
 from rna.boxes import BOX_TYPES
 from s2.config import FeatureConfig
 from s2.dataset import EncodedDataset
-from s2.features import CONFIDENCES, FEATURE_NAMES, GEOMETRY
+from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, GEOMETRY
+from s2.neighbours import CHAINS, COUNTS
 
 PLACE: tuple[str, ...] = ("bb_x", "bb_y")
 SIZE: tuple[str, ...] = ("siz_x", "siz_y")
@@ -24,6 +25,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "place": PLACE,
     "size": SIZE,
     "confidence": CONFIDENCES,
+    "energy": ENERGY + CHAINS,
+    "neighbours": COUNTS + CHAINS,
 }
 """The numbers of a box by group, as ``features.without`` names them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entry.errors import UserError
+from s2.config import KINDS
 from s2.dataset import ARRAY_DTYPES, EncodedDataset, load, load_meta
 from s2.features import featurize
 from tests.box_strategies import pruned_tables
@@ -41,7 +43,7 @@ def assert_equal(one: EncodedDataset, other: EncodedDataset) -> None:
         assert array.tolist() == others[name].tolist()
 
 
-@pytest.mark.parametrize("kind", ["baseline", "s1_features", "sequence_encoding", "shuffle_label"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(tmp_path: Path, kind: str) -> None:
     data = dataset(kind)
     data.save(tmp_path / "data")
@@ -52,6 +54,14 @@ def test_round_trip(tmp_path: Path, kind: str) -> None:
     assert all(isinstance(array, np.memmap) for array in again.arrays().values())
     assert {p.name for p in (tmp_path / "data").iterdir()} == {f"{name}.npy" for name in data.arrays()} | {"meta.json"}
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_whole_sequences_go_with_their_rows() -> None:
+    data = dataset("relational").take_rows(np.array([2, 0]))
+    assert data.bases.tolist() == [3] * 8 + [2, 2, 0, 1, 3, 1]
+    assert data.base_offsets.tolist() == [0, 8, 14]
+    with pytest.raises(ValueError, match="bases should be uint8 of shape \\(14,\\)"):
+        replace(data, bases=data.bases[:-1])
 
 
 def test_a_dataset_without_rows_makes_the_round_trip(tmp_path: Path) -> None:

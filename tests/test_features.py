@@ -14,7 +14,10 @@ from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError
 from pruning.rules import REFERENCE_RULES, prune
-from s2.features import FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
+from s2.energies import box_energies
+from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
+from s2.features import GEOMETRY as GEOMETRY_NAMES
+from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 from tests.box_strategies import pruned_tables
 from tests.reference import TYPES, features_row, is_trained_on, rows_of, table_of
 
@@ -109,6 +112,29 @@ def test_agrees_with_the_reference_on_real_tables(name: str) -> None:
             assert_agrees(table, kind, keep_partial)
 
 
+def test_relational_is_made_of_its_parts() -> None:
+    rows = [ROW, empty_row(bb_stem=[box(0, 2, 1, 1)]), empty_row()]
+    table = rows_table(*rows)
+    data = encode_boxes(table, "relational")
+    assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + CHAINS
+    np.testing.assert_array_equal(data.features[:, :11], encode_boxes(table, "s1_features").features)
+    energies = box_energies(table.proposals, table.frame["seq"].tolist())
+    assert np.isinf(energies).any() and np.isfinite(energies).any()
+    chains = chain_energies(table.proposals, energies)
+    wanted = np.column_stack([energies, neighbour_counts(table.proposals), chains])
+    np.testing.assert_array_equal(data.features[:, 11:], np.where(np.isinf(wanted), 30.0, wanted).astype(np.float32))
+    assert data.bases.tolist() == [2, 2, 4, 0, 1, 0, 0, 0, 2, 3, 3, 3, 0, 1, 1] + [0, 1, 2, 3] * 2
+    assert data.base_offsets.tolist() == [0, 15, 19, 23]
+
+
+def test_labels_are_shuffled_whatever_the_features() -> None:
+    rows = [ROW, ROW, ROW]
+    plain, shuffled = (featurize(rows_table(*rows), kind, seed=5) for kind in ("relational", "relational_shuffle_label"))
+    np.testing.assert_array_equal(plain.features, shuffled.features)
+    assert shuffled.labels.tolist() == featurize(rows_table(*rows), "shuffle_label", seed=5).labels.tolist()
+    assert plain.labels.tolist() == [1, 0, 1, 0] * 3 != shuffled.labels.tolist()
+
+
 def test_baseline_by_hand() -> None:
     data = featurize(rows_table(ROW), "baseline")
     assert data.meta.feature_names == ("type_stem", "type_iloop", "type_hloop", "bb_x", "bb_y", "siz_x", "siz_y")
@@ -159,7 +185,7 @@ def test_a_bulge_has_closing_bases_at_both_ends_of_both_strands() -> None:
 
 
 def test_sequences_of_a_type_without_boxes_are_empty() -> None:
-    data = featurize(rows_table(empty_row(bb_stem=[box(0, 3, 1, 1)])), "sequence_encoding")
+    data = featurize(rows_table(empty_row(bb_stem=[box(0, 2, 1, 1)])), "sequence_encoding")
     assert data.seq_values["iloop"].shape == (0, 5)
     assert data.seq_values["hloop"].shape == (0, 4)
     assert data.seq_offsets["hloop"].tolist() == [0]

@@ -22,7 +22,7 @@ from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingCo
 from s2.network import BoxNetwork
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
-from s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, split_rows, train
+from s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, rate_share, split_rows, train
 from tests.s2_data import random_dataset
 
 COUNTS = [(4, 2, 2), (1, 0, 1), (3, 3, 0), (6, 1, 2), (2, 2, 2)] * 3
@@ -193,6 +193,26 @@ def test_copies_of_the_checkpoints_are_kept_with_the_run(tmp_path):
     tracker = MemoryTracker()
     fitted(tmp_path, config_of(epoch=11), tracker=tracker)
     assert sorted(tracker.artifacts) == [(BEST, "checkpoints"), (LAST, "checkpoints")]
+
+
+def test_the_rate_rises_and_then_falls_to_nothing():
+    shares = [rate_share(step, 100) for step in range(100)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and max(shares) == 1.0
+    assert shares[5:] == sorted(shares[5:], reverse=True)
+    assert rate_share(52, 100) == pytest.approx(0.5, abs=0.02) and 0 < shares[-1] < 0.001
+    assert rate_share(0, 1) == 1.0
+
+
+def test_a_schedule_goes_on_where_it_was_and_has_one_length(tmp_path):
+    config = config_of(lr_schedule="cosine")
+    whole = fitted(tmp_path / "whole", config)
+    constant = fitted(tmp_path / "constant")
+    with pytest.raises(Killed):
+        fitted(tmp_path / "broken", config, tracker=DyingTracker(2))
+    resumed = fitted(tmp_path / "broken", config)
+    assert same_network(whole.network, resumed.network) and not same_network(whole.network, constant.network)
+    with pytest.raises(UserError, match="another config"):
+        fitted(tmp_path / "broken", config_of(lr_schedule="cosine", epoch=EPOCHS + 1))
 
 
 def test_ctrl_c_stops_as_such(tmp_path):

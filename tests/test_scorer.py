@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from boxtables.read import table_from_frame
 from entry.errors import UserError
 from s2.batches import make_batch
+from s2.build import build_network
 from s2.config import NetworkConfig
 from s2.features import encode_boxes
 from s2.network import BoxNetwork
@@ -39,11 +40,12 @@ def frame() -> pd.DataFrame:
 def scorer_of(kind: str, seed: int = 0) -> Scorer:
     data = encode_boxes(table_from_frame(frame()).table, kind)
     torch.manual_seed(seed)
-    network = BoxNetwork(CONFIG, len(data.meta.feature_names), data.meta.sequence_channels)
-    return Scorer.of(network, CONFIG, data, epoch=3)
+    config = CONFIG.model_copy(update={"architecture": "relational" if kind == "relational" else "boxes"})
+    network = build_network(config, data.meta.feature_names, data.meta.sequence_channels)
+    return Scorer.of(network, config, data, epoch=3)
 
 
-@pytest.mark.parametrize("kind", ["baseline", "s1_features", "sequence_encoding"])
+@pytest.mark.parametrize("kind", ["baseline", "s1_features", "sequence_encoding", "relational"])
 def test_a_saved_scorer_scores_the_same(tmp_path, kind):
     scorer = scorer_of(kind)
     scorer.save(tmp_path / "model")
@@ -54,7 +56,7 @@ def test_a_saved_scorer_scores_the_same(tmp_path, kind):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("kind", ["baseline", "s1_features", "sequence_encoding"])
+@pytest.mark.parametrize("kind", ["baseline", "s1_features", "sequence_encoding", "relational"])
 def test_scores_stand_in_the_order_stems_iloops_hloops(kind):
     scorer = scorer_of(kind)
     found = scorer.score_frame(frame())

@@ -105,7 +105,7 @@ def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
     told = figures(report.run_id)
     assert told["test/auroc"] == [(report.result.fit.best_epoch, pytest.approx(report.result.test.metrics["auroc"]))]
     rows = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_rows.csv"))
-    assert len(rows) == 7 and rows["auroc"].mean() == pytest.approx(told["test/auroc"][0][1])
+    assert len(rows) == len(report.result.test.rows) > 0 and rows["auroc"].mean() == pytest.approx(told["test/auroc"][0][1])
 
 
 def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):

@@ -1,0 +1,329 @@
+"""S2 with a sense of geometry: attention among boxes that knows how two boxes stand to each other, and the whole sequence.
+
+Four things go beyond :mod:`s2.network`:
+
+* what a box is, is given relative to the sequence and on scales on which differences matter (:class:`BoxInputs`);
+* the whole sequence is read once by dilated convolutions, and each box takes from it the mean over its two strands and the
+  states at its four corner bases (:class:`SequenceReader`);
+* a learned number per head for each way in which two boxes can stand to each other, and for how far apart they are, is
+  added to the attention scores (:func:`relation_codes`), as relation networks for object detection and relative positions
+  in text do (Hu et al. 2018; Raffel et al. 2020);
+* energies and counts of neighbours come in as numbers of a box, where the features hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from entry.errors import UserError
+from rna.boxes import HLOOP, STEM
+from s2.batches import BEYOND, Batch
+from s2.config import NetworkConfig, RelationalConfig
+from s2.features import CONFIDENCES, ENERGY, GEOMETRY, HIGHEST_ENERGY
+from s2.kernels import dropout, feed_forward
+from s2.neighbours import CHAINS, COUNTS
+from s2.network import Dense
+
+HOW: tuple[str, ...] = (
+    "same_corner", "overlap", "crossing", "same", "apart", "outside", "inside", "closes", "closed_by",
+)
+"""How one box stands to another. The last six are those of :func:`rna.pairs.relation`; the first three are its conflicts:
+boxes that share a corner pair without continuing each other, boxes that share bases in another way, and boxes that share none,
+so that their pairs cross."""
+
+SAME_CORNER, OVERLAP, CROSSING, SAME, APART, OUTSIDE, INSIDE, CLOSES, CLOSED_BY = range(len(HOW))
+
+DISTANCES: tuple[int, ...] = (1, 2, 3, 5, 9, 17, 33)
+"""Lower ends of the second to the last class of distance, in bases."""
+
+N_CODES = len(HOW) * (len(DISTANCES) + 1)
+"""How many codes :func:`relation_codes` gives to pairs of boxes; the next code is that of an empty place."""
+
+EMPTY = N_CODES
+
+_MASKED = -1e4  # added to a score, it leaves a weight of exactly 0 in single and in bfloat16 precision
+_HEAD_START = 2.0  # what the relations of its own add to a head's scores before training
+_KCAL_SCALE, _CHAIN_SCALE, _LOWEST_CHAIN = 5.0, 10.0, -60.0  # kcal/mol
+
+
+def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, siz_y: Tensor, mask: Tensor) -> Tensor:
+    """How each box of a row stands to each other box of the row, and how far away.
+
+    The distance is what lies between the two: for boxes one inside the other the bases between the inner pair of the outer
+    one and the outer pair of the inner one, on both strands; beside each other the bases from one to the next; for boxes that
+    exclude each other how far their diagonals are apart (0 where they shift no pairing).
+
+    Args:
+        box_type, bb_x, bb_y, siz_x, siz_y: ``(rows, n)`` int16.
+        mask: ``(rows, n)`` bool; where there is a box.
+
+    Returns:
+        ``(rows, n, n)`` int32: ``how * (len(DISTANCES) + 1) + class of distance``, how the box of the second axis stands to
+        the box of the third; :data:`EMPTY` where the third axis has no box.
+    """
+    a = [c[:, :, None] for c in (box_type, bb_x, bb_y, bb_x + siz_x - 1, bb_y - siz_y + 1)]
+    b = [c[:, None, :] for c in (box_type, bb_x, bb_y, bb_x + siz_x - 1, bb_y - siz_y + 1)]
+    type_a, x_a, y_a, i_a, j_a = a
+    type_b, x_b, y_b, i_b, j_b = b
+    encloses_a, encloses_b = type_a != HLOOP, type_b != HLOOP
+    # The strands of a box are its rows and its columns; an hloop has its rows alone, which reach to its last column.
+    second_a, second_b = torch.where(encloses_a, j_a, x_a), torch.where(encloses_b, j_b, x_b)
+    overlap = ((x_a <= i_b) & (x_b <= i_a)) | ((x_a <= y_b) & (second_b <= i_a))
+    overlap |= ((second_a <= i_b) & (x_b <= y_a)) | ((second_a <= y_b) & (second_b <= y_a))
+    same_outer = (x_a == x_b) & (y_a == y_b)
+    corner = same_outer | ((i_a == i_b) & (j_a == j_b))
+    mixed = ~((type_a == STEM) & (type_b == STEM))
+    outside = encloses_a & (i_a < x_b) & (y_b < j_a)
+    inside = encloses_b & (i_b < x_a) & (y_a < j_b)
+    apart = (y_a < x_b) | (y_b < x_a)
+    how = torch.full_like(overlap, CROSSING, dtype=torch.int8)
+    for code, holds in (
+        (OVERLAP, overlap),
+        (SAME_CORNER, corner),
+        (CLOSED_BY, encloses_b & mixed & (i_b == x_a) & (j_b == y_a)),
+        (CLOSES, encloses_a & mixed & (i_a == x_b) & (j_a == y_b)),
+        (INSIDE, inside),
+        (OUTSIDE, outside),
+        (APART, apart),
+        (SAME, same_outer & (type_a == type_b) & (i_a == i_b) & (j_a == j_b)),
+    ):
+        how.masked_fill_(holds, code)
+    distance = ((x_a + y_a) - (x_b + y_b)).abs()
+    distance = torch.where(outside, (x_b - i_a) + (j_a - y_b) - 2, distance)
+    distance = torch.where(inside, (x_a - i_b) + (j_b - y_a) - 2, distance)
+    distance = torch.where(apart, torch.maximum(x_b - y_a, x_a - y_b) - 1, distance)
+    code = how * (len(DISTANCES) + 1)
+    for lowest in DISTANCES:
+        code += distance >= lowest
+    return code.masked_fill_(~mask[:, None, :], EMPTY).to(torch.int32)
+
+
+class _Lookup(torch.autograd.Function):
+    """``table[code]`` with the table's columns in front; its gradient is a histogram, which is fast for few codes."""
+
+    @staticmethod
+    def forward(ctx, table: Tensor, code: Tensor) -> Tensor:  # (codes, heads), (rows, n, n) -> (rows, heads, n, n)
+        ctx.save_for_backward(code)
+        ctx.codes = len(table)
+        flat = code.reshape(-1)
+        columns = [column.contiguous().index_select(0, flat).view(code.shape) for column in table.unbind(1)]
+        return torch.stack(columns, dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (code,) = ctx.saved_tensors
+        flat = code.reshape(-1)
+        columns = [torch.bincount(flat, g.reshape(-1).float(), minlength=ctx.codes) for g in gradient.unbind(1)]
+        return torch.stack(columns, dim=1).to(gradient.dtype), None
+
+
+class RelationBias(nn.Module):
+    """A learned number per head and relation code; each head starts with a liking for one kind of relation."""
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        likings = ((CLOSES,), (CLOSED_BY,), (SAME_CORNER, OVERLAP, CROSSING), (OUTSIDE, INSIDE, APART))
+        table = torch.zeros(len(HOW), len(DISTANCES) + 1, n_heads)
+        for head in range(n_heads):
+            table[list(likings[head % len(likings)]), :, head] = _HEAD_START
+        self.table = nn.Parameter(table.view(N_CODES, n_heads))
+
+    def forward(self, code: Tensor) -> Tensor:  # (rows, n, n) -> (rows, heads, n, n)
+        empty = self.table.new_full((1, self.table.shape[1]), _MASKED)
+        return _Lookup.apply(torch.cat([self.table, empty]), code)
+
+
+class RelationalLayer(nn.Module):
+    """Pre-norm encoder layer whose attention scores have a bias; dropout on what is added, none on attention weights."""
+
+    def __init__(self, n_dim: int, n_heads: int, n_ff: int, probability: float, attend: bool) -> None:
+        super().__init__()
+        self.n_heads, self.probability, self.attend = n_heads, probability, attend
+        if attend:
+            self.norm_attention = nn.LayerNorm(n_dim)
+            self.query_key_value = Dense(n_dim, 3 * n_dim)
+            self.out = Dense(n_dim, n_dim)
+        self.norm_feed_forward = nn.LayerNorm(n_dim)
+        self.widen = nn.Linear(n_dim, n_ff)
+        self.narrow = nn.Linear(n_ff, n_dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None, slot: Tensor, mask: Tensor) -> Tensor:  # (boxes, n_dim), twice
+        if self.attend:
+            x = x + dropout(self._attention(self.norm_attention(x), bias, slot, mask), self.probability, self.training)
+        widened = feed_forward(
+            self.norm_feed_forward(x), self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias,
+            self.probability if self.training else 0.0,
+        )
+        return x + dropout(widened, self.probability, self.training)
+
+    def _attention(self, x: Tensor, bias: Tensor, slot: Tensor, mask: Tensor) -> Tensor:
+        rows, longest = mask.shape
+        heads, width = self.n_heads, x.shape[1]
+        packed = self.query_key_value(x)  # (boxes, 3 * n_dim)
+        grid = packed.new_zeros(rows * longest, 3 * width).index_copy(0, slot, packed)
+        grid = grid.view(rows, longest, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        query, key, value = (part.reshape(rows * heads, longest, width // heads) for part in grid.unbind(0))
+        scores = torch.baddbmm(
+            bias.expand(rows, heads, longest, longest).reshape(rows * heads, longest, longest),
+            query, key.transpose(1, 2), alpha=(width // heads) ** -0.5,
+        )
+        mixed = torch.bmm(scores.softmax(-1).to(value.dtype), value)  # (rows * heads, longest, n_dim / heads)
+        mixed = mixed.view(rows, heads, longest, width // heads).transpose(1, 2).reshape(rows * longest, width)
+        return self.out(mixed.index_select(0, slot))  # (boxes, n_dim)
+
+
+class SequenceReader(nn.Module):
+    """Dilated convolutions over whole sequences, and what a box takes from them."""
+
+    def __init__(self, config: RelationalConfig, n_dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(BEYOND + 1, config.channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.channels) for _ in config.dilations)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.channels, config.channels, 3, padding=d, dilation=d) for d in config.dilations
+        )
+        self.norm = nn.LayerNorm(config.channels)
+        self.widen = Dense(6 * config.channels, 2 * n_dim)
+        self.narrow = Dense(2 * n_dim, n_dim)
+
+    def forward(self, bases: Tensor, ends: Tensor, row: Tensor) -> Tensor:
+        """A vector per box.
+
+        Args:
+            bases: ``(rows, longest sequence)`` base codes.
+            ends: ``(boxes, 4)`` int64, first and last base of each box's 5' strand, then of its 3' strand.
+            row: ``(boxes,)``.
+
+        Returns:
+            ``(boxes, n_dim)``.
+        """
+        there = (bases != BEYOND)[:, :, None]  # (rows, longest, 1); what lies beyond an end must not change a sequence
+        x = self.embed(bases.long()) * there  # (rows, longest, channels)
+        for norm, convolution in zip(self.norms, self.convolutions, strict=True):
+            x = (x + convolution(norm(x).mul(there).transpose(1, 2)).transpose(1, 2).relu()) * there
+        x = self.norm(x) * there
+        sums = functional.pad(x.float().cumsum(1), (0, 0, 1, 0)).flatten(0, 1)  # (rows * (longest + 1), channels)
+        start = row * (bases.shape[1] + 1)
+        first, last = ends[:, 0::2], ends[:, 1::2]  # (boxes, 2) each
+        upto, before = sums[start[:, None] + last + 1], sums[start[:, None] + first]
+        mean = (upto - before) / (last - first + 1)[:, :, None]  # (boxes, 2, channels)
+        corners = x.flatten(0, 1)[(row * bases.shape[1])[:, None] + ends]  # (boxes, 4, channels)
+        taken = torch.cat([mean.to(x.dtype), corners], dim=1).flatten(1)  # (boxes, 6 * channels)
+        return self.narrow(self.widen(taken).relu())
+
+
+class BoxInputs(nn.Module):
+    """The numbers of a box on scales that suit a network: relative places, logarithms of sizes and counts."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        missing = [name for name in GEOMETRY if name not in names]
+        if missing:
+            raise UserError(
+                f"the relational network needs type, place and size of a box as they are ({', '.join(missing)} missing); "
+                "set features.kind to relational, features.coordinates to raw, and take none of them away"
+            )
+        self.place = {name: names.index(name) for name in names}
+        self.has = {group: all(name in names for name in of) for group, of in (
+            ("confidence", CONFIDENCES), ("energy", ENERGY), ("counts", COUNTS), ("chains", CHAINS),
+        )}
+        geometry, confidence, energy, counts, chains = 13, len(CONFIDENCES), 2, len(COUNTS), 8
+        self.width = geometry + sum(
+            n for group, n in (("confidence", confidence), ("energy", energy), ("counts", counts), ("chains", chains))
+            if self.has[group]
+        )
+
+    def column(self, features: Tensor, name: str) -> Tensor:  # (boxes, features) -> (boxes,)
+        return features[:, self.place[name]]
+
+    def forward(self, features: Tensor, length: Tensor) -> Tensor:  # (boxes, features), (boxes,) -> (boxes, width)
+        x, y, siz_x, siz_y = (self.column(features, name) for name in GEOMETRY[3:])
+        columns = [self.column(features, name) for name in GEOMETRY[:3]]
+        columns += [x / length, y / length, (y - x + 1) / length]
+        columns += [v.clamp(min=0).log1p() for v in (x, length - 1 - y, y - x + 1, siz_x, siz_y, (siz_x - siz_y).abs())]
+        columns += [length.log() / 2]
+        if self.has["confidence"]:
+            columns += [self.column(features, name) for name in CONFIDENCES]
+        if self.has["energy"]:
+            energy = self.column(features, *ENERGY)
+            columns += [energy / _KCAL_SCALE, (energy >= HIGHEST_ENERGY).float()]
+        if self.has["counts"]:
+            columns += [self.column(features, name).log1p() for name in COUNTS]
+        if self.has["chains"]:
+            parts = [self.column(features, name).clamp(min=_LOWEST_CHAIN) for name in CHAINS]
+            inside, outside, rival = parts
+            total = (inside + outside).clamp(max=HIGHEST_ENERGY)
+            columns += [part / _CHAIN_SCALE for part in (*parts, total)]
+            columns += [(part >= HIGHEST_ENERGY).float() for part in parts]
+            columns += [(total - rival) / _CHAIN_SCALE]
+        return torch.stack(columns, dim=1)
+
+
+class RelationalNetwork(nn.Module):
+    """Features of a row's boxes and its sequence in, one logit per box out.
+
+    Args:
+        config: sizes and switches.
+        feature_names: names of the numbers per box, :data:`s2.features.GEOMETRY` among them.
+
+    Raises:
+        UserError: the features lack what the network needs.
+    """
+
+    def __init__(self, config: NetworkConfig, feature_names: Sequence[str]) -> None:
+        super().__init__()
+        self.probability = config.dropout
+        self.inputs = BoxInputs(feature_names)
+        self.embed = Dense(self.inputs.width, config.n_dim)
+        self.read = SequenceReader(config.relational, config.n_dim) if config.relational.sequence else None
+        self.bias = RelationBias(config.n_heads) if config.attention and config.relational.relation_bias else None
+        self.layers = nn.ModuleList(
+            RelationalLayer(config.n_dim, config.n_heads, config.n_ff, config.dropout, config.attention)
+            for _ in range(config.n_attn_layer)
+        )
+        self.norm = nn.LayerNorm(config.n_dim)
+        self.hidden = Dense(config.n_dim, config.n_hid)
+        self.out = nn.Linear(config.n_hid, 1)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and not name.startswith(("bias.", "read.embed.")):
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, batch: Batch) -> Tensor:  # -> (boxes,) logits
+        length = batch.seq_length[batch.row]  # (boxes,)
+        x = self.embed(self.inputs(batch.features, length.to(batch.features.dtype)))  # (boxes, n_dim)
+        if self.read is not None:
+            x = x + self._sequence(batch)
+        x = dropout(x, self.probability, self.training)
+        bias = self._bias(batch)
+        for layer in self.layers:
+            x = layer(x, bias, batch.slot, batch.mask)
+        x = self.hidden(self.norm(x)).relu()  # (boxes, n_hid)
+        return self.out(x).squeeze(1).float()
+
+    def _columns(self, batch: Batch) -> list[Tensor]:
+        """Type, place and size of each box, ``(boxes,)`` int64 each."""
+        box_type = torch.stack([self.inputs.column(batch.features, name) for name in GEOMETRY[:3]], dim=1).argmax(1)
+        return [box_type, *(self.inputs.column(batch.features, name).round().long() for name in GEOMETRY[3:])]
+
+    def _sequence(self, batch: Batch) -> Tensor:  # -> (boxes, n_dim)
+        if batch.bases is None:
+            raise UserError("the relational network reads whole sequences: set features.kind to relational")
+        _, x, y, siz_x, siz_y = self._columns(batch)
+        return self.read(batch.bases, torch.stack([x, x + siz_x - 1, y - siz_y + 1, y], dim=1), batch.row)
+
+    def _bias(self, batch: Batch) -> Tensor:
+        """What is added to the attention scores, ``(rows, heads or 1, n, n)``."""
+        rows, longest = batch.mask.shape
+        if self.bias is None:
+            return torch.zeros_like(batch.mask, dtype=torch.float32).masked_fill(~batch.mask, _MASKED)[:, None, None, :]
+        grids = [
+            column.new_zeros(rows * longest, dtype=torch.int16).index_copy(0, batch.slot, column.to(torch.int16))
+            for column in self._columns(batch)
+        ]
+        with torch.no_grad():
+            code = relation_codes(*(grid.view(rows, longest) for grid in grids), batch.mask)
+        return self.bias(code)
