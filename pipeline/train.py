@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from s2.scorer import Scorer
 from s2.training import Evaluation, TrainResult, train
 from tracking.artifacts import fetch_artifact, metric_history
 from tracking.models import NETWORK_FOLDER, S2_MODEL
-from tracking.registry import log_model
+from tracking.registry import LoggedModel, log_model
 from tracking.runs import MlflowTracker, resolve_run_id, start_run
 
 logger = logging.getLogger(__name__)
@@ -53,13 +53,13 @@ EXAMPLE_ROWS = 2
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a tracked training gave."""
+    """What a tracked training gave; where no model is kept, its URI is empty."""
 
     run_id: str
     result: TrainResult
     prepared: Prepared
-    model_uri: str
-    model_version: str | None
+    model_uri: str = ""
+    model_version: str | None = None
 
 
 def run_name(config: TrainConfig) -> str:
@@ -69,19 +69,28 @@ def run_name(config: TrainConfig) -> str:
     return f"train {config.name}{size} seed{config.seed}"
 
 
-def run_train(config: TrainConfig, *, parent_run_id: str | None = None, progress: bool = True) -> TrainReport:
+def run_train(
+    config: TrainConfig,
+    *,
+    parent_run_id: str | None = None,
+    progress: bool = True,
+    tags: Mapping[str, str] = {},
+    keep_model: bool = True,
+) -> TrainReport:
     """Prepare what is missing, train, and log everything that the config describes.
 
     Args:
         config: the whole training.
         parent_run_id: makes the run a child of that one.
         progress: show a progress bar.
+        tags: further tags of the run.
+        keep_model: log the network as a model of the run.
 
     Raises:
         UserError: the data, the config, the run to resume or the tracking store cannot be used.
     """
     run_id = resolve_run_id(config.resume) if config.resume else None
-    tags = {"features": config.features.kind, "model": config.name}
+    tags = {"features": config.features.kind, "model": config.name, **tags}
     with start_run(
         "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
     ) as tracker:
@@ -98,12 +107,15 @@ def run_train(config: TrainConfig, *, parent_run_id: str | None = None, progress
             if not (folder / LAST).is_file():
                 logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
         result = train(config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress)
-        model = _log_result(config, prepared, result, tracker)
+        _log_result(config, prepared, result, tracker)
+        model = _log_network(config, prepared, result, tracker) if keep_model else None
     logger.info(
         "%s: au-ROC (mean over rows) training %.4f, validation %.4f, best epoch %d of %d",
         run_name(config), result.train.metrics["auroc"], result.val.metrics["auroc"],
         result.fit.best_epoch + 1, result.fit.epochs,
     )
+    if model is None:
+        return TrainReport(tracker.run_id, result, prepared)
     return TrainReport(tracker.run_id, result, prepared, model.uri, model.version)
 
 
@@ -115,30 +127,46 @@ def _log_config(config: TrainConfig, tracker: Tracker) -> None:
         tracker.artifact(path)
 
 
-def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker):
+def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: Tracker) -> None:
     best = result.fit.best_epoch
-    figures = {f"best/train/{k}": v for k, v in result.train.metrics.items()}
-    figures |= {f"best/val/{k}": v for k, v in result.val.metrics.items()}
-    if result.test is not None:
-        figures |= {f"test/{k}": v for k, v in result.test.metrics.items()}
-    tracker.metrics(figures | {"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
-    history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
-    tracker.figure(learning_figure(history, config.name), "learning_curves.png")
     evaluations = {"train": result.train, "val": result.val}
     if result.test is not None:
         evaluations["test"] = result.test
+    log_evaluations(prepared, evaluations, tracker, step=best)
+    tracker.metrics({"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
+    history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
+    tracker.figure(learning_figure(history, config.name), "learning_curves.png")
     curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
     tracker.figure(
         roc_figure({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for part, curve in curves.items():
+            path = Path(folder) / f"{part}_roc.csv"
+            curve.to_csv(path, index=False)
+            tracker.artifact(path, "rows")
+
+
+def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], tracker: Tracker, step: int = 0) -> None:
+    """Tell the figures of the scored parts (``train``, ``val``, ``test``), and keep a table of each part's rows."""
+    tracker.metrics(
+        {
+            f"{'test' if part == 'test' else f'best/{part}'}/{name}": value
+            for part, evaluation in evaluations.items()
+            for name, value in evaluation.metrics.items()
+        },
+        step=step,
     )
     with tempfile.TemporaryDirectory() as folder:
         for part, evaluation in evaluations.items():
             path = Path(folder) / f"{part}_rows.csv"
             row_table(prepared, evaluation).to_csv(path, index=False)
             tracker.artifact(path, "rows")
-            path = Path(folder) / f"{part}_roc.csv"
-            curves[part].to_csv(path, index=False)
-            tracker.artifact(path, "rows")
+
+
+def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
+    best = result.fit.best_epoch
+    with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
         return log_model(
