@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -14,7 +16,7 @@ from mlflow.types.schema import AnyType, Array, DataType
 
 from rna.boxes import BOX_COLUMNS
 from tracking.client import STORE_ERRORS, store_error
-from tracking.registry import ModelKind, champion_uri
+from tracking.registry import CHAMPION, ModelKind, champion_uri
 
 S2_MODEL = ModelKind(
     stage="train",
@@ -48,6 +50,26 @@ S1_MODEL = ModelKind(
 )
 """Stage 1, as ``s1.model.save_network`` saves it: sequences in, the three lists of proposed boxes out."""
 
+STRUCTURE_MODEL = ModelKind(
+    stage="register_structure_model",
+    code="structure_model_code.py",
+    artifact="chain",
+    rooms=("entry", "rna", "boxtables", "pruning", "s1", "s2", "structures", "pipeline"),
+    signature=ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, "sequence"), ColSpec(DataType.string, "name", required=False)]),
+        outputs=Schema([
+            ColSpec(DataType.string, "name"),
+            ColSpec(DataType.string, "structure"),
+            ColSpec(DataType.double, "free_energy"),
+            ColSpec(DataType.double, "confidence"),
+            ColSpec(AnyType(), "boxes"),
+        ]),
+    ),
+    champion_metric="f1",
+    packages=("scikit-learn", "scipy", "tqdm", "viennarna"),
+)
+"""The whole chain, as ``pipeline.chain.save_chain`` saves it: sequences in, structures out."""
+
 NETWORK_FOLDER = "model"
 """Name of the folder that is logged with a model; MLflow keeps it under this name."""
 
@@ -77,3 +99,24 @@ def fetch_champion_folder(name: str) -> Path:
     except (MlflowException, *STORE_ERRORS) as error:
         raise store_error(error) from error
     return Path(folder) / "artifacts" / NETWORK_FOLDER
+
+
+@contextmanager
+def model_folder(uri: str) -> Iterator[Path]:
+    """The logged folder of a model, in a temporary place for the length of a block.
+
+    Args:
+        uri: ``models:/NAME`` (its champion), ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/MODEL_ID``.
+
+    Raises:
+        UserError: there is no such model, or the tracking store cannot be reached.
+    """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    if alias == CHAMPION or not (alias or "/" in name or name.startswith("m-")):
+        uri = champion_uri(name)
+    with tempfile.TemporaryDirectory(prefix="rna-s2-") as temporary:
+        try:
+            folder = mlflow.artifacts.download_artifacts(uri, dst_path=temporary)
+        except (MlflowException, *STORE_ERRORS) as error:
+            raise store_error(error) from error
+        yield Path(folder) / "artifacts" / NETWORK_FOLDER

@@ -35,6 +35,7 @@ class ModelKind:
         rooms: folders of this project whose code goes with the model.
         signature: columns in and out.
         champion_metric: the figure whose highest value makes a version the champion.
+        packages: what its code needs beside what every model does, as pinned in requirements.txt (lower-case names).
     """
 
     stage: str
@@ -43,6 +44,7 @@ class ModelKind:
     rooms: tuple[str, ...]
     signature: ModelSignature
     champion_metric: str
+    packages: tuple[str, ...] = ()
 
     @property
     def version_tag(self) -> str:
@@ -108,7 +110,9 @@ def log_model(
             code_paths=[str(PROJECT_ROOT / room) for room in kind.rooms],
             signature=kind.signature,
             input_example=example,
-            pip_requirements=inference_requirements(PROJECT_ROOT / "requirements.txt"),
+            pip_requirements=inference_requirements(
+                PROJECT_ROOT / "requirements.txt", _INFERENCE_PACKAGES.union(kind.packages)
+            ),
         )
         now = mlflow.utils.time.get_current_time_millis()
         client.log_batch(

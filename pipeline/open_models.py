@@ -1,0 +1,105 @@
+"""Which models a prediction uses: shipped with the repository, in a local folder, or registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from entry.errors import UserError
+from entry.options import Options, validate
+from pipeline.chain import ChainOptions, Models, load_chain
+from s1.model import load_network
+from s1.propose_main import SHIPPED_NETWORK
+from s2.scorer import Scorer
+
+SHIPPED_SCORER = "data/s2_model"
+REGISTERED_SCORER = "models:/s2-s1-features"
+"""What stage 2 is where nothing is said and no model is shipped."""
+
+REGISTRY = "models:/"
+Loaded = TypeVar("Loaded")
+
+
+class ModelOptions(Options):
+    """Two networks, or an end-to-end model that has both and their options."""
+
+    model: str = Field("", description="end-to-end model instead of s1_model and s2_model: folder or models:/NAME")
+    s1_model: str = Field(
+        SHIPPED_NETWORK, min_length=1, description="stage 1: folder, or models:/NAME (its champion), /VERSION, @ALIAS"
+    )
+    s2_model: str = Field(
+        "", description=f"stage 2, likewise; empty: {SHIPPED_SCORER} where it is there, else {REGISTERED_SCORER}"
+    )
+    chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures")
+
+
+MODEL_OVERRIDES = {
+    "model": "model",
+    "s1_model": "s1_model",
+    "s2_model": "s2_model",
+    "decoder": "chain.decoder",
+    "gamma": "chain.gamma",
+    "min_confidence": "chain.decoding.min_confidence",
+    "min_hairpin": "chain.decoding.min_hairpin",
+    "threshold": "chain.decoding.threshold",
+    "max_len": "chain.max_len",
+    "max_boxes": "chain.max_boxes",
+    "selection": "chain.selection.selection",
+    "on_threshold": "chain.selection.on_threshold",
+    "n_proposal_threshold": "chain.selection.n_proposal_threshold",
+    "precision": "chain.inference.precision",
+}
+"""Command-line names of these options; the rest is reached through a config file."""
+
+
+def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
+    """The networks, and the options in force: those of an end-to-end model, overlaid with those that were given.
+
+    Raises:
+        UserError: a model is not there or cannot be read.
+    """
+    if options.model:
+        models, base = _opened(options.model, load_chain)
+    else:
+        base = ChainOptions()
+        models = Models(
+            _opened(options.s1_model, lambda folder: load_network(folder)[0]),
+            _opened(options.s2_model or default_scorer(), Scorer.load),
+        )
+    return models, overlaid(base, options.chain)
+
+
+def default_scorer() -> str:
+    """Stage 2's model where none is named."""
+    return SHIPPED_SCORER if Path(SHIPPED_SCORER).is_dir() else REGISTERED_SCORER
+
+
+def overlaid(base: ChainOptions, given: ChainOptions) -> ChainOptions:
+    """``base`` with every option that was set in ``given``, at any depth.
+
+    Raises:
+        UserError: the two do not fit together.
+    """
+    return validate(ChainOptions, _overlaid(base, given), "the model's options and the given ones")
+
+
+def _overlaid(base: Options, given: Options) -> dict[str, Any]:
+    values = {name: getattr(base, name) for name in type(base).model_fields}
+    for name in given.model_fields_set:
+        value = getattr(given, name)
+        values[name] = _overlaid(values[name], value) if isinstance(value, Options) else value
+    return values
+
+
+def _opened(where: str, load: Callable[[str | Path], Loaded]) -> Loaded:
+    if not where.startswith(REGISTRY):
+        if not Path(where).is_dir():
+            raise UserError(f"{where}: no such folder; give the folder of a saved model, or {REGISTRY}NAME of a registered one")
+        return load(where)
+    from tracking.models import model_folder  # here: MLflow takes seconds to import, and a folder needs none of it
+
+    with model_folder(where) as folder:
+        return load(folder)
