@@ -20,21 +20,28 @@ class DecodeOptions(Options):
     """Which structures are allowed, and what a structure is worth (:mod:`structures.decode`)."""
 
     min_confidence: float = Field(
-        0.0, ge=0, le=1, description="least probability of a stem that may be chosen; 0: any stem"
+        0.0, ge=0, lt=1, description="least probability of a stem that may be chosen; 0: any stem"
     )
     min_hairpin: int = Field(3, ge=0, description="least number of unpaired bases in a hairpin loop")
     min_stem: int = Field(1, ge=1, description="least number of base pairs in a stem; 2 leaves out lone pairs")
+    threshold: float = Field(
+        0.15, gt=0, lt=1, description="probability at which a box counts neither for nor against a structure: its"
+        " log-odds are added less those of the threshold; lower values give more pairs, 0.5 the plain sum of log-odds",
+    )
     missing_loop: float = Field(
-        -2.0, description="added for each loop closed by a stem that no box stands for: a hairpin or internal loop that"
-        " was not proposed, or a multiloop; a log-odds, -1000 in effect forbids such loops",
+        -1.0, description="added for each loop closed by a stem that no box stands for: a hairpin or internal loop that"
+        " was not proposed, or a multiloop; -1000 in effect forbids such loops",
     )
     branch: float = Field(0.0, description="added for each stem that ends in a multiloop, the closing one included")
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
     """``ln(p / (1 - p))`` as float64, finite for every ``p`` in 0..1 (see :data:`SMALLEST_PROBABILITY`)."""
-    p = np.clip(np.asarray(probability, np.float64), SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
-    return np.log(p) - np.log1p(-p)
+    return _exact_log_odds(np.clip(np.asarray(probability, np.float64), SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY))
+
+
+def _exact_log_odds(p: np.ndarray | float) -> np.ndarray:
+    return np.log(p) - np.log1p(-np.asarray(p))
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,13 @@ class Candidates:
     Attributes:
         length: bases.
         i, j: ``(stems,)`` int64 outer pair of each stem; ``x``, ``y``: its inner pair.
-        score: ``(stems,)`` float64 log-odds; ``box``: ``(stems,)`` int64 index of the box.
+        score: ``(stems,)`` float64 what each stem adds; ``box``: ``(stems,)`` int64 index of the box.
         hairpin: ``(stems,)`` float64 what the hairpin loop inside each stem adds if nothing pairs inside;
             ``hairpin_box``: its box, :data:`NO_BOX` where none was proposed.
         stacked: ``(stems, 2)`` int64 first and one past the last stem whose outer pair lies directly on the inner pair
             of this one; such two would be one longer stem.
         loops: ``(stems, 2)`` int64 first and one past the last internal loop that this stem's inner pair closes.
-        loop_score, loop_box: ``(loops,)`` log-odds and box of each internal loop.
+        loop_score, loop_box: ``(loops,)`` what each internal loop adds, and its box.
         loop_stems: ``(loops, 2)`` int64 first and one past the last stem whose outer pair is the loop's inner pair.
     """
 
@@ -82,7 +89,16 @@ class Candidates:
 
 @dataclass(frozen=True)
 class CandidateBoxes:
-    """:class:`Candidates` of many sequences: usable boxes of a kind, sorted by row and pair, with offsets per row."""
+    """:class:`Candidates` of many sequences.
+
+    Attributes:
+        lengths: ``(rows,)`` bases.
+        options: what is allowed and how it is scored.
+        boxes: the proposals.
+        scores: ``(boxes,)`` float64 log-odds less those of the threshold.
+        stems, iloops, hloops: indices of the usable boxes of each type by row, corner and size.
+        stem_offsets, iloop_offsets, hloop_offsets: ``(rows + 1,)`` where those of each row begin.
+    """
 
     lengths: np.ndarray
     options: DecodeOptions
@@ -150,12 +166,10 @@ def candidate_boxes(boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, opt
     x, y = inner_pair(boxes)
     square = boxes.siz_x == boxes.siz_y
     usable = inside_map(boxes, lengths)
-    threshold = -np.inf if options.min_confidence <= 0 else np.log(options.min_confidence) - np.log1p(
-        -min(options.min_confidence, 1.0 - SMALLEST_PROBABILITY)
-    )
+    least = _exact_log_odds(options.min_confidence) if options.min_confidence > 0 else -np.inf
     stem = (
         usable & (boxes.type == STEM) & square & (boxes.siz_x >= options.min_stem)
-        & (y - x - 1 >= options.min_hairpin) & (y > x) & (scores >= threshold)
+        & (y - x - 1 >= options.min_hairpin) & (y > x) & (scores >= least)
     )
     iloop = (
         usable & (boxes.type == ILOOP) & (boxes.siz_x >= 2) & (boxes.siz_y >= 2) & (boxes.siz_x + boxes.siz_y > 4)
@@ -164,6 +178,7 @@ def candidate_boxes(boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, opt
     hloop = (
         usable & (boxes.type == HLOOP) & square & (j - i + 1 == boxes.siz_x) & (boxes.siz_x - 2 >= options.min_hairpin)
     )
+    scores = scores - _exact_log_odds(options.threshold)
     return CandidateBoxes(
         lengths, options, boxes, scores, *_sorted(boxes, scores, stem), *_sorted(boxes, scores, iloop),
         *_sorted(boxes, scores, hloop),

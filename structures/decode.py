@@ -3,15 +3,18 @@
 **What a structure is worth.** A nested set of stems, taken from the proposals, is a structure; its loop decomposition
 (:func:`rna.pairs.loop_boxes`) says which boxes it consists of. Its score is the sum of
 
-* the log-odds ``ln(p / (1 - p))`` of each of its stems;
-* for each stem, the log-odds of the hairpin or internal loop that the stem's inner pair closes, where that very box was
+* for each of its stems, the log-odds ``ln(p / (1 - p))`` less those of ``threshold``;
+* for each stem, the same of the hairpin or internal loop that the stem's inner pair closes, where that very box was
   proposed; ``missing_loop`` where it was not, or where the loop is a multiloop, which has no box;
 * ``branch`` for each stem that ends in a multiloop.
 
-The exterior loop adds nothing, so the structure without pairs scores 0. If boxes are right or wrong independently of each
-other, with the given probabilities, and what was not proposed is right with probability ``q``, then the structure of the
-highest score, with ``missing_loop = ln(q / (1 - q))``, is the most probable valid one: the product over its boxes of
-``p`` and over all others of ``1 - p`` differs from ``exp(score)`` by a factor that is the same for all structures.
+The exterior loop adds nothing, so the structure without pairs scores 0. With a threshold of 0.5 this is the plain sum of
+log-odds: if boxes were right or wrong independently of each other, with the given probabilities, and what was not proposed
+with probability ``q``, then the structure of the highest score, with ``missing_loop = ln(q / (1 - q))``, would be the most
+probable one, for the product over its boxes of ``p`` and over all others of ``1 - p`` differs from ``exp(score)`` by a
+factor that all structures share. Boxes are not independent: those of one structure come together, and where a network
+hesitates between two structures it gives the boxes of both less than 0.5 although one of the two is right. A threshold below
+0.5 makes up for it.
 
 **Which structures are allowed.** No base in two pairs, no crossing pairs, hairpin loops of ``min_hairpin`` unpaired bases
 or more, every stem one of the proposals and a maximal run of stacked pairs: two proposals directly on top of each other
@@ -49,7 +52,7 @@ class Decoded:
         pairs: ``(k, 2)`` int32 base pairs ``i < j``, 0-based, sorted by ``i``, each base in one at most.
         boxes: ``(chosen,)`` int64 indices of the proposals it consists of (into the columns of the ``Boxes`` that were
             decoded), ascending: its stems, and its loops as far as they were proposed.
-        score: its score (see the module's text), natural logarithm.
+        score: its score (see the module's text), in natural logarithms.
         missing_loops: number of loops closed by a stem that no box stands for, multiloops included.
     """
 

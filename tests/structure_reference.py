@@ -71,13 +71,17 @@ def score_of(
 
 def all_structures(
     boxes: list[tuple[Box, float]], length: int, *, min_hairpin: int = 3, missing_loop: float = -2.0,
-    branch: float = 0.0, min_stem: int = 1, min_score: float = float("-inf"),
+    branch: float = 0.0, min_stem: int = 1, min_score: float = float("-inf"), less: float = 0.0,
 ) -> Iterator[tuple[float, tuple[tuple[int, int], ...], set[Box], int]]:
-    """Score, pairs, proposed boxes and number of loops without a box of every allowed nested structure."""
+    """Score, pairs, proposed boxes and number of loops without a box of every allowed nested structure.
+
+    A box is worth its score less ``less``; ``min_score`` is a bound on the score itself.
+    """
     scores: dict[Box, float] = {}
     for box, score in boxes:
         scores[box] = max(score, scores.get(box, score))
     stems = [b for b in scores if is_stem(b, length) and b[3] >= min_stem and scores[b] >= min_score]
+    scores = {box: score - less for box, score in scores.items()}
     for size in range(len(stems) + 1):
         for chosen in combinations(stems, size):
             pairs = sorted(p for stem in chosen for p in pairs_of(stem))
