@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -11,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entry.errors import UserError
+
+KEY_LENGTH = 24
+"""Characters of a name made by :func:`content_key`."""
 
 
 @contextmanager
@@ -44,6 +48,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def content_key(**parts: object) -> str:
+    """A file name that stands for the content it was made from: a digest of plain values and digests."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def file_digest(path: str | Path) -> str:

@@ -137,6 +137,7 @@ def parse(
     description: str,
     overrides: Mapping[str, str] | None = None,
     config_option: str | None = None,
+    instead: Mapping[str, Sequence[str]] = {},
 ) -> Model:
     """Options of a command from its command line, and from a YAML file where ``config_option`` names one.
 
@@ -149,6 +150,8 @@ def parse(
         description: one sentence for ``--help``.
         overrides: option name to dotted field; defaults to every leaf under its own name.
         config_option: name of the option that holds the path of the YAML file (``config``).
+        instead: for an option, dotted fields of the file that it takes the place of (``{"in_file": ["transcripts"]}``):
+            they are forgotten where it is given and they are not given on the command line as well.
 
     Raises:
         UserError: an unknown option, a value that does not fit, a config file that cannot be used.
@@ -188,8 +191,21 @@ def parse(
             holder[section] = dict(inner or {})
             holder = holder[section]
         holder[leaf] = _from_text(text, leaves[dotted].annotation)
+        for other in instead.get(option, ()):
+            if other not in origins:
+                _forget(values, other)
         origins[dotted] = f"command {command}, parameter {option}"
     return validate(model, values, source, origins)
+
+
+def _forget(values: dict[str, Any], dotted: str) -> None:
+    """Takes a (nested) value of a config out."""
+    *sections, leaf = dotted.split(".")
+    for section in sections:
+        values = values.get(section)
+        if not isinstance(values, dict):
+            return
+    values.pop(leaf, None)
 
 
 def unknown_keys(model: type[BaseModel], values: Mapping[str, Any], source: str) -> str:

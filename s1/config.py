@@ -1,13 +1,49 @@
-"""Configuration of stage 1: its network, its data, its training."""
+"""Configuration of stage 1: its transcripts and segments, its network, its data, its training."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from entry.options import Options
 from s1.selection import SelectionOptions
+
+
+class SyntheticTranscripts(Options):
+    """Random transcripts: how many, and of what composition (:mod:`s1.synthetic`)."""
+
+    n_transcripts: int = Field(1000, ge=1, description="number of sequences")
+    length: int = Field(2000, ge=1, description="bases of each sequence")
+    gc_mean: float = Field(0.5, gt=0, lt=1, description="mean share of G + C")
+    gc_sd: float = Field(0.1, gt=0, lt=0.5, description="standard deviation of the share of G + C between regions")
+    seed: int = Field(0, ge=0, description="seed of the random generator")
+
+    @model_validator(mode="after")
+    def _gc_spread_fits(self) -> SyntheticTranscripts:
+        if self.gc_sd**2 >= self.gc_mean * (1 - self.gc_mean):
+            raise ValueError(f"gc_sd {self.gc_sd} is too large for gc_mean {self.gc_mean}; choose a smaller one")
+        return self
+
+
+class SegmentRule(Options):
+    """How transcripts are cut into segments, and which of these are kept once they are folded."""
+
+    min_len: int = Field(20, ge=1, description="shortest segment, in bases")
+    max_len: int = Field(200, ge=1, description="longest segment, in bases")
+    min_step: int = Field(20, ge=1, description="least number of bases between the starts of segments")
+    max_step: int = Field(200, ge=1, description="largest number of bases between the starts of segments")
+    max_per_transcript: int = Field(0, ge=0, description="most segments cut from one transcript; 0: no limit")
+    min_mfe_freq: float = Field(0.02, ge=0, le=1, description="least frequency of the MFE structure in its ensemble")
+    seed: int = Field(0, ge=0, description="seed of the cutting")
+
+    @model_validator(mode="after")
+    def _ranges_are_not_empty(self) -> SegmentRule:
+        if self.min_len > self.max_len:
+            raise ValueError(f"min_len {self.min_len} is above max_len {self.max_len}")
+        if self.min_step > self.max_step:
+            raise ValueError(f"min_step {self.min_step} is above max_step {self.max_step}")
+        return self
 
 
 class NetworkConfig(Options):

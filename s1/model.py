@@ -21,16 +21,18 @@ from s1.network import ProposalNetwork
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "README.md"
 FORMAT = "rna-s2 stage 1 network, version 1"
 
 
-def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[str, Any]) -> None:
+def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[str, Any], card: str = "") -> None:
     """Write a network to a folder.
 
     Args:
         network: the network.
         folder: is made, or replaced as a whole.
         about: plain values kept beside it: data, seed, figures.
+        card: text for people (:mod:`s1.card`); none writes none.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
@@ -39,6 +41,8 @@ def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[st
         # safetensors stores plain row-major tensors
         save_file({name: v.detach().cpu().contiguous() for name, v in network.state_dict().items()},
                   temporary / WEIGHTS_FILE)
+        if card:
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def load_network(folder: str | Path) -> tuple[ProposalNetwork, dict[str, Any]]:

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 COMMAND = "propose"
 TABLE_SUFFIXES = (PARQUET_SUFFIX, *PICKLE_SUFFIXES)
 SHIPPED_NETWORK = "data/s1_network"
+REGISTERED = "models:/"
+"""What the address of a registered model begins with."""
 
 
 class ProposeOptions(SelectionOptions, InferenceOptions):
@@ -92,17 +94,27 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
     return table, rejects
 
 
+def network_folder(model: str) -> Path:
+    """The folder of a network: ``model`` itself, or a copy of the champion of a registered model (``models:/NAME``).
+
+    Raises:
+        UserError: no such model is registered.
+    """
+    folder = Path(model)
+    if model.startswith(REGISTERED):
+        from tracking.models import fetch_champion_folder
+
+        folder = fetch_champion_folder(model.removeprefix(REGISTERED))
+    return folder
+
+
 def open_network(model: str) -> ProposalNetwork:
     """The network in a folder, or the champion of a registered model (``models:/NAME``).
 
     Raises:
         UserError: there is none.
     """
-    if model.startswith("models:/"):
-        from tracking.models import fetch_champion_folder
-
-        return load_network(fetch_champion_folder(model.removeprefix("models:/")))[0]
-    return load_network(model)[0]
+    return load_network(network_folder(model))[0]
 
 
 def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:

@@ -24,10 +24,11 @@ from boxtables.table import BoxTable
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
 from entry.errors import UserError, run_command
 from entry.files import file_digest
-from entry.options import Options, parse
+from entry.options import parse
 from entry.tracker import Tracker, timed
 from rna.boxes import BOX_TYPES
 from rna.formats import FileError, Rejected, read_fasta, read_structures
+from s1.config import SegmentRule
 from s1.folding import default_workers, fold_all
 from s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
 
@@ -45,7 +46,7 @@ REJECT_COLUMNS = ("name", "line", "start", "length", "reason")
 of a segment in its transcript."""
 
 
-class SegmentsOptions(Options):
+class SegmentsOptions(SegmentRule):
     """What to make a table of."""
 
     transcripts: str = Field("", description="FASTA file of transcripts to cut and fold, plain or gzip; a path or URL")
@@ -53,24 +54,13 @@ class SegmentsOptions(Options):
         "", description="file of known structures instead (.dbn, .ct, .bpseq, .csv, each also .gz); a path or URL"
     )
     out_file: str = Field(description="the table to write (.parquet, .pkl.gz); a CSV beside it tells what is left out")
-    min_len: int = Field(20, ge=1, description="shortest segment, in bases")
-    max_len: int = Field(200, ge=1, description="longest segment, in bases")
-    min_step: int = Field(20, ge=1, description="least number of bases between the starts of segments")
-    max_step: int = Field(200, ge=1, description="largest number of bases between the starts of segments")
-    max_per_transcript: int = Field(0, ge=0, description="most segments cut from one transcript; 0: no limit")
-    min_mfe_freq: float = Field(0.02, ge=0, le=1, description="least frequency of the MFE structure in its ensemble")
-    seed: int = Field(0, ge=0, description="seed of the cutting")
     workers: int = Field(0, ge=0, description="processes to fold on; 0: one per core; the result does not depend on it")
     experiment: str = Field("rna-s2", description="MLflow experiment of the run")
 
     @model_validator(mode="after")
-    def _fit_together(self) -> SegmentsOptions:
+    def _one_source(self) -> SegmentsOptions:
         if bool(self.transcripts) == bool(self.structures):
             raise ValueError("give either transcripts or structures")
-        if self.min_len > self.max_len:
-            raise ValueError(f"min_len {self.min_len} is above max_len {self.max_len}")
-        if self.min_step > self.max_step:
-            raise ValueError(f"min_step {self.min_step} is above max_step {self.max_step}")
         return self
 
 
@@ -96,15 +86,19 @@ class SegmentsResult:
     digest: str
 
 
-def segments(options: SegmentsOptions) -> SegmentsResult:
+def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsResult:
     """Make the table; nothing is written.
+
+    Args:
+        options: what to make it of.
+        fetched: where the transcripts or structures lie, where they are a URL that was fetched before.
 
     Raises:
         UserError: the input cannot be read or fetched, or nothing is left of it.
     """
     source = options.transcripts or options.structures
     seconds: dict[str, float] = {}
-    with local_copy(source) as path:
+    with local_copy(source) if fetched is None else contextlib.nullcontext(fetched) as path:
         with timed(seconds, "read"):
             digest = file_digest(path)
             try:
@@ -203,12 +197,12 @@ def rejects_path(out_file: str | Path) -> Path:
     return path.with_name(f"{path.name.removesuffix(suffix)}.rejects.csv")
 
 
-def run_segments(options: SegmentsOptions, tracker: Tracker) -> SegmentsResult:
-    """Make the table, write it with its rejects, and tell the tracker."""
+def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
+    """Make the table, write it with its rejects, and tell the tracker; ``fetched`` as for :func:`segments`."""
     check_table_path(options.out_file)
     source = options.transcripts or options.structures
     tracker.params(options.model_dump(exclude={"experiment"}))
-    result = segments(options)
+    result = segments(options, fetched)
     tracker.dataset(Path(source).name, result.digest, source, COMMAND, {"records": result.counts["records"]})
     with timed(result.seconds, "write"):
         write_table(result.table, options.out_file, with_proposals=False)

@@ -7,17 +7,22 @@ neighbours are rare (CpG, UpA) or frequent (CpA, UpG, GpG).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from entry.errors import UserError, run_command
-from entry.files import atomic_path
-from entry.options import Options, parse
+from entry.files import atomic_path, file_digest
+from entry.options import parse
+from entry.tracker import Tracker
+from s1.config import SyntheticTranscripts
 
-COMMAND = "synthetic_transcripts"
+log = logging.getLogger(__name__)
+
+COMMAND = "synthetic"
 
 BASES = np.frombuffer(b"ACGU", np.uint8)
 
@@ -36,21 +41,14 @@ REGION_LENGTH = 300
 """Bases after which the share of G + C changes: about the length of an exon or an untranslated region."""
 
 
-class SyntheticOptions(Options):
-    """Options of ``synthetic_transcripts``."""
+class SyntheticOptions(SyntheticTranscripts):
+    """Options of ``synthetic``."""
 
-    out_file: str = Field(description="FASTA file to write")
-    n_transcripts: int = Field(1000, ge=1, description="number of sequences")
-    length: int = Field(2000, ge=1, description="bases of each sequence")
-    gc_mean: float = Field(0.5, gt=0, lt=1, description="mean share of G + C")
-    gc_sd: float = Field(0.1, gt=0, lt=0.5, description="standard deviation of the share of G + C between regions")
-    seed: int = Field(0, ge=0, description="seed of the random generator")
+    out_file: str = Field(description="FASTA file to write (.fa)")
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
-    @model_validator(mode="after")
-    def _gc_spread_fits(self) -> SyntheticOptions:
-        if self.gc_sd**2 >= self.gc_mean * (1 - self.gc_mean):
-            raise ValueError(f"gc_sd {self.gc_sd} is too large for gc_mean {self.gc_mean}; choose a smaller one")
-        return self
+
+OPTIONS = SyntheticOptions
 
 
 def random_transcripts(
@@ -92,24 +90,45 @@ def synthetic_transcripts(options: SyntheticOptions) -> Path:
     sequences = random_transcripts(
         options.n_transcripts, options.length, options.seed, options.gc_mean, options.gc_sd
     )
-    path = Path(options.out_file)
-    if path.suffix == ".gz":
-        raise UserError(f"{path}: is written uncompressed; choose a name that ends in .fa")
+    path = fasta_path(options.out_file)
     with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as stream:
         for number, sequence in enumerate(sequences):
             stream.write(f">synthetic_{options.seed}_{number}\n{sequence}\n")
     return path
 
 
+def fasta_path(path: str) -> Path:
+    """An output path that does not promise compression; to be called before long work.
+
+    Raises:
+        UserError: it does.
+    """
+    if path.endswith(".gz"):
+        raise UserError(f"{path}: is written uncompressed; choose a name that ends in .fa")
+    return Path(path)
+
+
+def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
+    """Write random transcripts as FASTA, and tell the tracker. Returns the path."""
+    tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    path = synthetic_transcripts(options)
+    tracker.tags({"digest.out_file": file_digest(path)})
+    tracker.metrics({"count.transcripts": options.n_transcripts, "count.bases": options.n_transcripts * options.length})
+    log.info("%s: %d sequences of %d bases", path, options.n_transcripts, options.length)
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
-    """The command ``synthetic_transcripts``."""
+    """The command."""
     options = parse(
-        SyntheticOptions,
-        argv,
-        command=COMMAND,
+        OPTIONS, argv, command=COMMAND,
         description="Write random sequences with the composition of transcripts as FASTA.",
     )
-    return synthetic_transcripts(options)
+    fasta_path(options.out_file)
+    from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
+
+    with start_run(COMMAND, f"{COMMAND} {Path(options.out_file).name}", experiment=options.experiment) as tracker:
+        return run_synthetic(options, tracker)
 
 
 if __name__ == "__main__":

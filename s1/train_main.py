@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError, run_command
-from entry.files import file_digest
+from entry.files import content_key, file_digest
 from entry.options import parse
 from entry.tracker import Tracker
 from fitting.loop import BEST, CHECKPOINTS, LAST
 from rna.boxes import Boxes
-from s1.config import S1Config
+from rna.formats import FileError, read_fasta
+from s1.card import network_card
+from s1.config import S1Config, SegmentRule, SyntheticTranscripts
 from s1.model import save_network
 from s1.network import receptive_field, weight_count
+from s1.prepare import training_segments
 from s1.training import MONITOR, TrainResult, train
 from tracking.artifacts import fetch_artifact
 from tracking.models import NETWORK_FOLDER, S1_MODEL
 from tracking.registry import log_model
-from tracking.runs import MlflowTracker, resolve_run_id, start_run
+from tracking.runs import MlflowTracker, child_runs, git_tags, resolve_run_id, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +49,35 @@ class TrainS1Config(S1Config):
 
     name: str = Field("s1 compact", min_length=1, description="name of the model, for the run")
     in_file: tuple[str, ...] = Field(
-        min_length=1, description="tables of folded segments with their structures (Parquet or pickle), at commas"
+        (), description="tables of folded segments with their structures (Parquet or pickle), at commas"
+    )
+    transcripts: tuple[str | SyntheticTranscripts, ...] = Field(
+        (), description="instead: what to cut and fold: FASTA files (paths or URLs), and numbers of random transcripts"
+    )
+    segments: SegmentRule = Field(default_factory=SegmentRule, description="how transcripts are cut, what is kept")
+    exclude: tuple[str, ...] = Field(
+        (), description="FASTA files whose transcripts must not be known to the network: rows of these names are left out"
     )
     registered_name: str | None = Field(REGISTERED_NAME, description="name in the registry; none registers nothing")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     resume: str = Field("", description="id of a run to go on with after an interruption")
-    cache_dir: str = Field(".cache", description="folder for checkpoints")
-    out_dir: str = Field("", description="folder to write the trained network to as well")
+    cache_dir: str = Field(".cache", description="folder for transcripts, folded segments and checkpoints")
+    out_dir: str = Field("", description="folder to write the trained network and its card to as well")
     max_minutes: float = Field(0, ge=0, description="stop after the epoch in which so many minutes passed; 0: no limit")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrainS1Config:
+        if bool(self.in_file) == bool(self.transcripts):
+            raise ValueError("give either in_file or transcripts")
+        return self
 
 
 OPTIONS = TrainS1Config
 CONFIG_OPTION = "config"
 OVERRIDES = {
     "in_file": "in_file",
+    "transcripts": "transcripts",
     "out_dir": "out_dir",
     "epochs": "training.epoch",
     "seed": "seed",
@@ -67,7 +88,12 @@ OVERRIDES = {
     "max_minutes": "max_minutes",
     "registered_name": "registered_name",
 }
+INSTEAD = {"in_file": ("transcripts",), "transcripts": ("in_file",)}
 CONFIG_FILE = "config.yaml"
+CARD_PACKAGES = ("torch", "ViennaRNA")
+"""Packages whose versions the card names."""
+NOT_ABOUT_THE_NETWORK = {"resume", "experiment", "cache_dir", "out_dir"}
+"""Options that are not kept with a network."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +106,16 @@ class TrainS1Report:
     model_version: str | None
 
 
-def read_tables(paths: Sequence[str], tracker: Tracker) -> BoxTable:
+def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[dict[str, object]]]:
     """The rows of several tables as one, without their proposals; rows that cannot be used are left out and counted.
+
+    Returns:
+        The table, and what to say of each file: see :mod:`s1.card`.
 
     Raises:
         UserError: a table cannot be read, or has no rows.
     """
-    frames, targets, digests = [], [], []
+    frames, targets, digests, said = [], [], [], []
     for path in paths:
         read = read_table(path, require_proposals=False)
         if len(read.rejects):
@@ -103,11 +132,37 @@ def read_tables(paths: Sequence[str], tracker: Tracker) -> BoxTable:
         digests.append(file_digest(path))
         profile = {"rows": read.table.rows, "rejects": len(read.rejects)}
         tracker.dataset(Path(path).name, digests[-1], path, "train", profile)
+        named = frames[-1]["transcript_id"].nunique() if "transcript_id" in columns else 0
+        said.append({"name": Path(path).name, "digest": digests[-1], "rows": read.table.rows, "transcripts": named})
     frame = pd.concat(frames, ignore_index=True)
-    return BoxTable(
+    table = BoxTable(
         frame, Boxes.empty(len(frame)), _joined(targets), Ragged.empty(0), Ragged.empty(0),
         source=", ".join(paths), digest=",".join(digests),
     )
+    return table, said
+
+
+def without_transcripts(table: BoxTable, files: Sequence[str]) -> tuple[BoxTable, dict[str, object]]:
+    """The table without rows of the transcripts that FASTA files hold, and what to say of it: see :mod:`s1.card`.
+
+    Raises:
+        UserError: a file cannot be read, or the table does not name the transcripts of its rows.
+    """
+    if not files:
+        return table, {"files": [], "transcripts": 0, "rows": 0}
+    if "transcript_id" not in table.frame:
+        raise UserError(f"{table.source}: has no column transcript_id, so rows of {files[0]} cannot be left out")
+    try:
+        names = {record.name for file in files for record in read_fasta(file).records}
+    except FileError as error:
+        raise UserError(f"{error}; check the path in exclude") from error
+    known = table.frame["transcript_id"].isin(names).to_numpy()
+    if known.any():
+        digest = f"{table.digest} without {content_key(transcripts=sorted(names))}"
+        table = table.take_rows(np.flatnonzero(~known))
+        table = replace(table, frame=table.frame.reset_index(drop=True), digest=digest)
+        logger.info("%d rows of transcripts in %s left out", known.sum(), ", ".join(files))
+    return table, {"files": list(files), "transcripts": len(names), "rows": int(known.sum())}
 
 
 def _joined(parts: Sequence[Boxes]) -> Boxes:
@@ -117,8 +172,13 @@ def _joined(parts: Sequence[Boxes]) -> Boxes:
     return Boxes(np.concatenate([[0], np.cumsum(counts)]), *columns)
 
 
-def run_train_s1(config: TrainS1Config, *, progress: bool = True) -> TrainS1Report:
-    """Train, and log and register what comes of it.
+def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = True) -> TrainS1Report:
+    """Make what the training needs, train, and log and register what comes of it.
+
+    Args:
+        config: the whole training.
+        command: the command line that stands for it, for the card.
+        progress: show a progress bar.
 
     Raises:
         UserError: the data, the run to resume or the tracking store cannot be used.
@@ -129,7 +189,11 @@ def run_train_s1(config: TrainS1Config, *, progress: bool = True) -> TrainS1Repo
         if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
-        table = read_tables(config.in_file, tracker)
+        files = config.in_file or training_segments(
+            config.transcripts, config.segments, config.cache_dir, child_runs(tracker.run_id)
+        )
+        table, data = read_tables(files, tracker)
+        table, excluded = without_transcripts(table, config.exclude)
         folder = Path(config.cache_dir) / "checkpoints" / tracker.run_id
         if run_id is not None and not (folder / LAST).is_file():
             for file in (BEST, LAST):
@@ -142,7 +206,10 @@ def run_train_s1(config: TrainS1Config, *, progress: bool = True) -> TrainS1Repo
             config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
             max_seconds=60 * config.max_minutes or None,
         )
-        report = _log_result(config, table, result, tracker)
+        about = describe(config, table, result) | {
+            "data": data, "excluded": excluded, "command": command, "run_id": tracker.run_id, **git_tags()
+        }
+        report = _log_result(config, table, result, about, tracker)
     logger.info(
         "%s: %d rows trained, best epoch %d of %d, box sensitivity %.4f",
         name, len(result.train_rows), result.fit.best_epoch + 1, result.fit.epochs, result.fit.best_value,
@@ -157,30 +224,40 @@ def _log_config(config: TrainS1Config, tracker: Tracker) -> None:
         tracker.artifact(path)
 
 
-def _log_result(config: TrainS1Config, table: BoxTable, result: TrainResult, tracker: MlflowTracker) -> TrainS1Report:
-    about = {
-        "config": config.model_dump(mode="json", exclude={"resume", "experiment", "cache_dir", "out_dir"}),
+def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dict[str, object]:
+    """What is kept with a network about its training."""
+    return {
+        "config": config.model_dump(mode="json", exclude=NOT_ABOUT_THE_NETWORK),
         "data_digest": table.digest,
         "train_rows": len(result.train_rows),
         "val_rows": len(result.val_rows),
         "epochs": result.fit.epochs,
         "best_epoch": result.fit.best_epoch,
         MONITOR: result.fit.best_value,
+        "figures": {name: value if math.isfinite(value) else None for name, value in result.figures.items()},
         "weights": weight_count(result.network),
         "receptive_field": 2 * receptive_field(config.network) + 1,
+        "versions": {name: version(name) for name in CARD_PACKAGES},
     }
+
+
+def _log_result(
+    config: TrainS1Config, table: BoxTable, result: TrainResult, about: dict[str, object], tracker: MlflowTracker
+) -> TrainS1Report:
     tracker.metrics(
         {
             "best/box_sensitivity": result.fit.best_value, "best/epoch": result.fit.best_epoch,
             "fit_seconds": result.fit.seconds, "weights": about["weights"], "receptive_field": about["receptive_field"],
+            **{f"kept/{name}": value for name, value in result.figures.items()},
         },
         step=max(result.fit.best_epoch, 0),
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NETWORK_FOLDER
-        save_network(result.network, folder, about)
+        card = network_card(about)
+        save_network(result.network, folder, about, card)
         if config.out_dir:
-            save_network(result.network, config.out_dir, about)
+            save_network(result.network, config.out_dir, about, card)
         shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
         model = log_model(
             tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
@@ -194,9 +271,17 @@ def main(argv: Sequence[str] | None = None) -> TrainS1Report:
     """The command."""
     config = parse(
         OPTIONS, argv, command=COMMAND, description="Train the stage 1 network on folded segments.",
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
+        overrides=OVERRIDES, config_option=CONFIG_OPTION, instead=INSTEAD,
     )
-    return run_train_s1(config)
+    return run_train_s1(config, command=command_line(sys.argv[1:] if argv is None else argv))
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command as one would type it to train from the beginning: without empty options and without ``--resume``."""
+    arguments = [part for argument in argv for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    given = [part for name, value in options.items() if value and name != "--resume" for part in (name, value)]
+    return shlex.join(["python", "-m", "s1.train_main", *given])
 
 
 if __name__ == "__main__":

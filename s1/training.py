@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ IDENTITY = "s1_identity"
 
 MONITOR = "val/box_sensitivity"
 """The figure whose highest value marks the best epoch."""
+
+
+VALIDATION_BATCHES = 4
+"""Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
 
 
 @dataclass(frozen=True)
@@ -200,11 +204,13 @@ class TrainResult:
     Attributes:
         network: with that epoch's weights.
         fit: what the loop reported; its figures are those of the last epoch.
+        figures: of these weights on the validation rows, in single precision.
         train_rows, val_rows: the split.
     """
 
     network: ProposalNetwork
     fit: FitResult
+    figures: Mapping[str, float]
     train_rows: np.ndarray
     val_rows: np.ndarray
 
@@ -237,11 +243,21 @@ def train(
     except ValueError as error:
         raise UserError(f"{table.source}: {error} (short_len {training.short_len}); give other segments") from error
     module = S1Module(config, table.digest, batches, seed)
+    val_batches = OrderedMaps(maps, val_rows, VALIDATION_BATCHES * training.batch_pixels)
     result = fit(
-        module, batches, OrderedMaps(maps, val_rows, 4 * training.batch_pixels), epochs=training.epoch, seed=seed,
+        module, batches, val_batches, epochs=training.epoch, seed=seed,
         folder=folder, tracker=tracker, precision=training.precision, monitor=MONITOR, progress=progress,
         max_seconds=max_seconds,
     )
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
-    return TrainResult(module.network.cpu().eval(), result, train_rows, val_rows)
+    figures = evaluate(module, val_batches)
+    return TrainResult(module.network.cpu().eval(), result, figures, train_rows, val_rows)
+
+
+def evaluate(module: S1Module, batches: Iterable[MapBatch]) -> dict[str, float]:
+    """The figures of a network on some rows, in single precision, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module.to(device).eval()
+    with torch.inference_mode():
+        return module.summarise("val", [module.step(batch.to(device))[1] for batch in batches])

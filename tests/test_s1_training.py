@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ from entry.tracker import MemoryTracker
 from fitting.loop import LAST
 from pipeline import selections
 from s1 import propose_main, train_main
-from s1.config import S1Config
+from s1.card import network_card
+from s1.config import S1Config, SegmentRule, SyntheticTranscripts
 from s1.folding import fold_all
-from s1.model import WEIGHTS_FILE, load_network
+from s1.model import CARD_FILE, WEIGHTS_FILE, load_network
 from s1.network import receptive_field, weight_count
+from s1.prepare import training_segments
 from s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from s1.selection import SelectionOptions
 from s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
@@ -50,7 +54,8 @@ def table():
 def debug_config(**training) -> S1Config:
     values = load_yaml(CONFIGS / "s1_debug.yaml")
     return S1Config(
-        network=values["network"], data=values["data"], training=values["training"] | training,
+        network=values["network"] | {"channels": 8, "hidden": 8, "dilations": [1, 2]}, data=values["data"],
+        training=values["training"] | {"batch_pixels": 2048} | training,
         selection=SelectionOptions(on_threshold=0.01),
     )
 
@@ -92,7 +97,7 @@ def test_whole_transcripts_validate_and_long_rows_do_neither(table):
 
 
 def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, tmp_path):
-    config = debug_config(epoch=3, batches_per_epoch=20, lr=0.02, muon_lr=0.05)
+    config = debug_config(epoch=3, batches_per_epoch=15, lr=0.02, muon_lr=0.05)
     tracker = MemoryTracker()
     whole = train(config, table, seed=1, folder=tmp_path / "whole", tracker=tracker, progress=False)
     losses = [value for _, value in tracker.metric_values["train/loss"]]
@@ -113,7 +118,8 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
         train(config, table, seed=1, folder=tmp_path / "broken", tracker=DyingTracker(), progress=False)
     assert (tmp_path / "broken" / LAST).is_file()
     resumed = train(config, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
-    assert resumed.fit.epochs == 3
+    assert resumed.fit.epochs == 3 and resumed.figures == whole.figures
+    assert whole.figures["box_sensitivity"] == pytest.approx(whole.fit.best_value, abs=1e-6)
     assert resumed.fit.figures["train/loss"] == pytest.approx(whole.fit.figures["train/loss"], rel=1e-6)
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert a.equal(b)
@@ -121,6 +127,48 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
     with pytest.raises(UserError, match="another network"):
         other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+
+
+def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, tmp_path):
+    (tmp_path / "some.fa").write_text(">t0\nACGU\n", encoding="utf-8")
+    (tmp_path / "none.fa").write_text(">other\nACGU\n", encoding="utf-8")
+    left, said = train_main.without_transcripts(table, [str(tmp_path / "some.fa")])
+    rows = int((table.frame["transcript_id"] == "t0").sum())
+    assert said["rows"] == rows > 0 and left.rows == table.rows - rows and left.digest != table.digest
+    assert "t0" not in set(left.frame["transcript_id"]) and left.frame.index.tolist() == list(range(left.rows))
+    assert train_main.without_transcripts(table, [str(tmp_path / "none.fa")])[0] is table
+    with pytest.raises(UserError, match="has no column transcript_id"):
+        nameless = replace(table, frame=table.frame.drop(columns="transcript_id"))
+        train_main.without_transcripts(nameless, [str(tmp_path / "some.fa")])
+    with pytest.raises(UserError, match="check the path in exclude"):
+        train_main.without_transcripts(table, [str(tmp_path / "missing.fa")])
+
+
+def test_transcripts_become_tables_once(tmp_path):
+    told = []
+
+    @contextmanager
+    def step(stage, name):
+        told.append((stage, MemoryTracker()))
+        yield told[-1][1]
+
+    (tmp_path / "own.fa").write_text(f">own\n{random_transcripts(1, 300, 5)[0]}\n", encoding="utf-8")
+    transcripts = [SyntheticTranscripts(n_transcripts=2, length=200), str(tmp_path / "own.fa")]
+    rule = SegmentRule(max_len=40, max_step=40)
+    first = training_segments(transcripts, rule, str(tmp_path / "cache"), step)
+    assert [stage for stage, _ in told] == ["synthetic", "segments", "segments"]
+    assert [tracker.tag_values["reused"] for _, tracker in told] == ["false"] * 3
+    assert training_segments(transcripts, rule, str(tmp_path / "cache"), step) == first
+    assert [tracker.tag_values["reused"] for _, tracker in told[3:]] == ["true"] * 3
+    names = [set(read_table(path, require_proposals=False).table.frame["transcript_id"]) for path in first]
+    assert names == [{"synthetic_0_0", "synthetic_0_1"}, {"own"}]
+    other = training_segments(transcripts, rule.model_copy(update={"seed": 1}), str(tmp_path / "cache"), step)
+    assert not set(other) & set(first)
+
+
+def test_the_command_line_of_a_card_trains_from_the_beginning():
+    said = train_main.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
+    assert said == "python -m s1.train_main --config 'a b.yaml' --epochs 3"
 
 
 def test_rates_rise_and_fall():
@@ -133,7 +181,8 @@ def test_rates_rise_and_fall():
 
 def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_path):
     write_table(table, "segments.parquet", with_proposals=False)
-    config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals"}
+    config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals", "exclude": ["known.fa"]}
+    Path("known.fa").write_text(">t3\nACGU\n>elsewhere\nACGU\n", encoding="utf-8")
     Path("s1.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     report = train_main.main(
         ["--config", "s1.yaml", "--in_file", "segments.parquet", "--out_dir", "network", "--epochs", "1"]
@@ -141,6 +190,12 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert report.model_version == "1"
     network, about = load_network("network")
     assert about["weights"] == weight_count(network) and about["data_digest"]
+    assert about["train_rows"] + about["val_rows"] < table.rows
+    card = Path("network", CARD_FILE).read_text(encoding="utf-8")
+    assert card == network_card(about)
+    assert "python -m s1.train_main --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n" in card
+    known = int((table.frame["transcript_id"] == "t3").sum())
+    assert "No segment of the 2 transcripts in `known.fa` trained or validated it" in card and f"({known} were)" in card
 
     again = propose_main.main(["--in_file", "segments.parquet", "--out_file", "a.parquet", "--model", "network",
                                "--selection", "union", "--on_threshold", "0.001"])
@@ -178,7 +233,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
         (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
         (lambda folder: (folder / "model.json").write_text("{}"), "is not 'rna-s2 stage 1 network"),
         (lambda folder: (folder / "model.json").write_text(
-            (folder / "model.json").read_text().replace('"channels": 16', '"channels": 8')), "do not fit"),
+            (folder / "model.json").read_text().replace('"channels": 8', '"channels": 4')), "do not fit"),
     ],
 )
 def test_a_damaged_network_is_one_line(tmp_path, break_it, said):

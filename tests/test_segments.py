@@ -321,7 +321,7 @@ def test_a_url_that_cannot_be_fetched_is_one_clear_line(server):
         (["--transcripts", "a", "--out_file", "o.parquet", "--min_len", "9", "--max_len", "8"], "min_len 9 is above"),
         (["--transcripts", "a", "--out_file", "o.parquet", "--min_step", "0"], "'min_step'"),
         (["--transcripts", "a", "--out_file", "o.parquet", "--min_mfe_freq", "2"], "'min_mfe_freq'"),
-        (["--transcript", "a"], "parameters are: transcripts, structures"),
+        (["--transcript", "a"], "parameters are: min_len, max_len"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_output(argv, said, tracking_uri, tmp_path, capsys):

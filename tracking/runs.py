@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from entry.errors import UserError
-from entry.tracker import flatten
+from entry.tracker import Step, flatten
 from tracking.client import STORE_ERRORS, is_outage, open_client, store_error
 
 DEFAULT_EXPERIMENT = "rna-s2"
@@ -303,6 +303,15 @@ def start_run(
         tracker.end("FAILED")
         raise
     tracker.end("FINISHED")
+
+
+def child_runs(parent_run_id: str) -> Step:
+    """A :data:`entry.tracker.Step` whose runs are children of the given one."""
+
+    def step(stage: str, name: str) -> AbstractContextManager[MlflowTracker]:
+        return start_run(stage, name, parent_run_id=parent_run_id)
+
+    return step
 
 
 def resolve_run_id(run_id: str) -> str:
