@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from entry.options import Options
 from pruning.rules import REFERENCE_RULES, PruningRules
 from s2.config import FeatureConfig
+from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.training import S2Config
 
 
@@ -31,6 +32,7 @@ class TrainConfig(S2Config):
     data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from")
     pruning: PruningRules = Field(REFERENCE_RULES, description="how proposals are pruned")
     features: FeatureConfig = Field(default_factory=FeatureConfig, description="what goes into S2 for each box")
+    decode: bool = Field(True, description="compare the best structure of each validation and test row with its target")
 
     @model_validator(mode="after")
     def _shift_has_places(self) -> TrainConfig:
@@ -38,4 +40,16 @@ class TrainConfig(S2Config):
             self.features.coordinates != "raw" or {"place", "size"} & set(self.features.without)
         ):
             raise ValueError("augmentation.bb_augmentation_shift needs raw places and sizes among the features")
+        return self
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> TrainConfig:
+        if self.network.architecture == "relational":
+            if self.features.kind not in WHOLE_SEQUENCE_KINDS:
+                raise ValueError(
+                    f"network.architecture relational needs features.kind {' or '.join(sorted(WHOLE_SEQUENCE_KINDS))}, "
+                    f"not {self.features.kind}"
+                )
+            if self.augmentation.bb_augmentation_shift:
+                raise ValueError("network.architecture relational knows a sequence's ends: take bb_augmentation_shift away")
         return self

@@ -16,17 +16,20 @@ import yaml
 
 from entry.errors import UserError, run_command
 from entry.options import parse
-from entry.tracker import Tracker
+from entry.tracker import Tracker, untracked
 from fitting.loop import BEST, CHECKPOINTS, LAST
 from pipeline.config import TrainConfig
 from pipeline.pictures import learning_figure, mean_roc, roc_figure
 from pipeline.prepare import Prepared, prepare
+from pipeline.source import with_table
+from pipeline.structure_figures import structure_figures
+from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.scorer import Scorer
 from s2.training import Evaluation, TrainResult, train
 from tracking.artifacts import fetch_artifact, metric_history
-from tracking.models import NETWORK_FOLDER, S2_MODEL
+from tracking.models import NETWORK_FOLDER, S2_ENERGY_MODEL, S2_MODEL
 from tracking.registry import LoggedModel, log_model
-from tracking.runs import MlflowTracker, resolve_run_id, start_run
+from tracking.runs import MlflowTracker, child_runs, resolve_run_id, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ OPTIONS = TrainConfig
 CONFIG_OPTION = "config"
 OVERRIDES = {
     "in_file": "data.in_file",
+    "transcripts": "data.transcripts",
+    "model": "data.model",
     "epochs": "training.epoch",
     "seed": "seed",
     "experiment": "experiment",
@@ -46,6 +51,7 @@ OVERRIDES = {
     "cache_dir": "data.cache_dir",
     "registered_name": "registered_name",
 }
+INSTEAD = {"in_file": ("data.transcripts",), "transcripts": ("data.in_file",)}
 CONFIG_FILE = "config.yaml"
 DEFAULT_CONFIG = Path("configs/baseline.yaml")
 EXAMPLE_ROWS = 2
@@ -97,7 +103,8 @@ def run_train(
         if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
-        prepared = prepare(config.data, config.pruning, config.features, config.seed, tracker)
+        data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
+        prepared = prepare(data, config.pruning, config.features, config.seed, tracker)
         folder = Path(config.data.cache_dir) / "checkpoints" / tracker.run_id
         if run_id is not None and not (folder / LAST).is_file():
             for name in (BEST, LAST):
@@ -133,6 +140,9 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
     if result.test is not None:
         evaluations["test"] = result.test
     log_evaluations(prepared, evaluations, tracker, step=best)
+    if config.decode:
+        for part in evaluations.keys() - {"train"}:
+            _log_structures(prepared, part, evaluations[part], tracker, step=best)
     tracker.metrics({"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
     history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
     tracker.figure(learning_figure(history, config.name), "learning_curves.png")
@@ -145,6 +155,19 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
             path = Path(folder) / f"{part}_roc.csv"
             curve.to_csv(path, index=False)
             tracker.artifact(path, "rows")
+
+
+def _log_structures(prepared: Prepared, part: str, evaluation: Evaluation, tracker: Tracker, step: int) -> None:
+    """Tell how good the best structure of each row is, and keep a table of the rows."""
+    figures = structure_figures(prepared, evaluation)
+    if figures is None:
+        logger.info("no structures: the features do not tell the places and sizes of boxes")
+        return
+    tracker.metrics({f"{part}/{name}": value for name, value in figures.metrics.items()}, step=step)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{part}_structures.csv"
+        figures.rows.assign(source_row=prepared.data.source_row[evaluation.rows]).to_csv(path, index=False)
+        tracker.artifact(path, "rows")
 
 
 def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], tracker: Tracker, step: int = 0) -> None:
@@ -166,11 +189,12 @@ def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], t
 
 def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
     best = result.fit.best_epoch
+    kind = S2_ENERGY_MODEL if config.features.kind in WHOLE_SEQUENCE_KINDS else S2_MODEL
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
         return log_model(
-            tracker, model_folder, S2_MODEL, name=config.name, registered_name=config.registered_name,
+            tracker, model_folder, kind, name=config.name, registered_name=config.registered_name,
             input_example=example_rows(prepared), metrics={"val/auroc": result.val.metrics["auroc"]}, step=max(best, 0),
             tags={"features": config.features.kind},
         )
@@ -211,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> TrainReport:
     """The command."""
     config = parse(
         TrainConfig, _with_config(sys.argv[1:] if argv is None else argv), command=COMMAND, description=__doc__ or "",
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
+        overrides=OVERRIDES, config_option=CONFIG_OPTION, instead=INSTEAD,
     )
     return run_train(config)
 

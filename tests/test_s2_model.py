@@ -18,13 +18,16 @@ import pandas as pd
 import pytest
 from s2_data import random_dataset
 
+from boxtables.read import table_from_frame
 from entry.errors import UserError
+from s2.build import build_network
 from s2.config import NetworkConfig
+from s2.features import encode_boxes
 from s2.network import BoxNetwork
 from s2.scorer import Scorer
 from tracking.client import open_client
-from tracking.models import S2_MODEL, load_champion
-from tracking.registry import champion_figure, log_model
+from tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
+from tracking.registry import ModelKind, champion_figure, log_model
 from tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
@@ -51,11 +54,20 @@ def scorer() -> Scorer:
     return Scorer.of(BoxNetwork(SIZES, len(data.meta.feature_names), {}), SIZES, data)
 
 
-def logged(folder: Path, auroc: float, registered_name: str | None = "s2-test"):
-    scorer().save(folder / "model")
+def relational_scorer() -> Scorer:
+    data = encode_boxes(table_from_frame(FRAME, require_targets=False).table, "relational")
+    sizes = SIZES.model_copy(update={"architecture": "relational"})
+    return Scorer.of(build_network(sizes, data.meta.feature_names, {}), sizes, data)
+
+
+def logged(
+    folder: Path, auroc: float, registered_name: str | None = "s2-test", of: Scorer | None = None,
+    kind: ModelKind = S2_MODEL,
+):
+    (of or scorer()).save(folder / "model")
     with start_run("train", "train test") as tracker:
         return log_model(
-            tracker, folder / "model", S2_MODEL, name="test", registered_name=registered_name, input_example=FRAME.head(2),
+            tracker, folder / "model", kind, name="test", registered_name=registered_name, input_example=FRAME.head(2),
             metrics={"val/auroc": auroc},
         )
 
@@ -79,19 +91,9 @@ def test_a_model_is_used_over_http_and_where_the_repository_has_never_been(track
     expected = scorer_of(tmp_path).score_frame(FRAME)
     assert [len(row) for row in expected] == [2, 3, 0]
 
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = environment_of(tracking_uri)
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    FRAME.to_json(elsewhere / "frame.json", orient="records")
-    code = (
-        "import mlflow, pandas as pd\n"
-        f"model = mlflow.pyfunc.load_model('models:/s2-test/{model.version}')\n"
-        "scores = model.predict(pd.read_json('frame.json', orient='records'))\n"
-        "scores['probabilities'].to_json('scores.json', orient='values')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, check=True, capture_output=True)
-    for found, wanted in zip(json.loads((elsewhere / "scores.json").read_text()), expected, strict=True):
+    for found, wanted in zip(scores_elsewhere(elsewhere, environment, model.version), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
     local = mlflow.artifacts.download_artifacts(f"models:/s2-test/{model.version}", dst_path=str(tmp_path / "download"))
@@ -121,6 +123,37 @@ def test_a_model_is_used_over_http_and_where_the_repository_has_never_been(track
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)
+
+
+def environment_of(tracking_uri: str) -> dict[str, str]:
+    """The environment of a process that knows the tracking store and not the repository."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return environment | {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+
+
+def scores_elsewhere(folder: Path, environment: dict[str, str], version: str | None) -> list[list[float]]:
+    """Scores of the frame by a registered version, in a process of its own that starts in an empty folder."""
+    folder.mkdir()
+    FRAME.to_json(folder / "frame.json", orient="records")
+    code = (
+        "import mlflow, pandas as pd\n"
+        f"model = mlflow.pyfunc.load_model('models:/s2-test/{version}')\n"
+        "scores = model.predict(pd.read_json('frame.json', orient='records'))\n"
+        "scores['probabilities'].to_json('scores.json', orient='values')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True)
+    return json.loads((folder / "scores.json").read_text())
+
+
+def test_a_relational_model_computes_its_features_where_the_repository_has_never_been(tracking_uri, tmp_path):
+    model = logged(tmp_path, 0.8, of=relational_scorer(), kind=S2_ENERGY_MODEL)
+    expected = scorer_of(tmp_path).score_frame(FRAME)
+    assert [len(row) for row in expected] == [2, 3, 0]
+    found = scores_elsewhere(tmp_path / "elsewhere", environment_of(tracking_uri), model.version)
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    requirements = Path(mlflow.artifacts.download_artifacts(f"models:/s2-test/{model.version}/requirements.txt"))
+    assert "ViennaRNA==" in requirements.read_text()
 
 
 def scorer_of(folder: Path) -> Scorer:

@@ -78,7 +78,7 @@ def test_a_run_has_everything_that_describes_it(tracking_uri, sliced, caplog):
     }
     assert files(report.run_id, "rows") == {
         f"rows/{part}_{what}.csv" for part in ("train", "val") for what in ("rows", "roc")
-    }
+    } | {"rows/val_structures.csv"}
 
     kept = yaml.safe_load(Path(client.download_artifacts(report.run_id, "config.yaml")).read_text())
     assert TrainConfig.model_validate(kept).training.batch_size == 4
@@ -105,6 +105,10 @@ def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
     told = figures(report.run_id)
     assert told["test/auroc"] == [(report.result.fit.best_epoch, pytest.approx(report.result.test.metrics["auroc"]))]
     rows = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_rows.csv"))
+    structures = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_structures.csv"))
+    assert structures["source_row"].tolist() == rows["source_row"].tolist()
+    assert told["test/f1"][0][1] == pytest.approx(structures["f1"].mean())
+    assert told["val/exact_rows"][0][0] == report.result.fit.best_epoch
     assert len(rows) == len(report.result.test.rows) > 0 and rows["auroc"].mean() == pytest.approx(told["test/auroc"][0][1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -36,6 +37,9 @@ S2_MODEL = ModelKind(
 The box lists are of any type for MLflow, because S1 tables hold ``None``, ``NaN`` and ``[]`` for "no boxes", whole and
 floating-point numbers, and boxes with further keys, all of which a typed column refuses; the model itself checks them.
 """
+
+S2_ENERGY_MODEL = replace(S2_MODEL, packages=("viennarna",))
+"""A stage 2 whose features hold energies of boxes."""
 
 S1_MODEL = ModelKind(
     stage="train_s1",
