@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 
 Box = tuple[int, int, int, int, int]
 STEM, ILOOP, HLOOP = 0, 1, 2
@@ -82,15 +81,29 @@ def all_structures(
         scores[box] = max(score, scores.get(box, score))
     stems = [b for b in scores if is_stem(b, length) and b[3] >= min_stem and scores[b] >= min_score]
     scores = {box: score - less for box, score in scores.items()}
-    for size in range(len(stems) + 1):
-        for chosen in combinations(stems, size):
-            pairs = sorted(p for stem in chosen for p in pairs_of(stem))
-            bases = [base for pair in pairs for base in pair]
-            if len(set(bases)) < len(bases) or any(crossing(a, b) for a, b in combinations(pairs, 2)):
-                continue
-            found = score_of(pairs, scores, set(chosen), missing_loop, branch, min_hairpin)
-            if found is not None:
-                yield found[0], tuple(pairs), found[1], found[2]
+    for chosen in subsets_without_conflict(stems):
+        pairs = sorted(p for stem in chosen for p in pairs_of(stem))
+        found = score_of(pairs, scores, set(chosen), missing_loop, branch, min_hairpin)
+        if found is not None:
+            yield found[0], tuple(pairs), found[1], found[2]
+
+
+def subsets_without_conflict(stems: list[Box], may_cross: bool = False) -> Iterator[list[Box]]:
+    """Every subset in which no base is in two stems and no pairs cross (unless they may)."""
+
+    def together(a: Box, b: Box) -> bool:
+        bases = [base for stem in (a, b) for pair in pairs_of(stem) for base in pair]
+        return len(set(bases)) == len(bases) and (
+            may_cross or not any(crossing(p, q) for p in pairs_of(a) for q in pairs_of(b))
+        )
+
+    if not stems:
+        yield []
+        return
+    for rest in subsets_without_conflict(stems[1:], may_cross):
+        yield rest
+        if all(together(stems[0], other) for other in rest):
+            yield [stems[0], *rest]
 
 
 def comparison(predicted: list, known: list, length: int, slack: int) -> dict[str, float]:
