@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from entry.options import Options
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_pair, inside_map, outer_pair
@@ -33,6 +33,19 @@ class DecodeOptions(Options):
         " was not proposed, or a multiloop; -1000 in effect forbids such loops",
     )
     branch: float = Field(0.0, description="added for each stem that ends in a multiloop, the closing one included")
+    crossing: bool = Field(False, description="allow stems that cross (pseudoknots), by integer programming: slower")
+    crossing_stem: float = Field(
+        -2.0, le=0, description="with crossing: added for each stem outside of the nested part of the structure"
+    )
+    crossing_max_stems: int = Field(
+        100, ge=1, description="with crossing: only so many stems take part, those of the highest log-odds"
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> DecodeOptions:
+        if self.crossing and self.branch != 0:
+            raise ValueError("branch must be 0 with crossing")
+        return self
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
@@ -85,6 +98,24 @@ class Candidates:
         step = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         pairs = np.stack([np.repeat(self.i[chosen], size) + step, np.repeat(self.j[chosen], size) - step], axis=1)
         return pairs[np.argsort(pairs[:, 0])].astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A structure made of boxes.
+
+    Attributes:
+        pairs: ``(k, 2)`` int32 base pairs ``i < j``, 0-based, sorted by ``i``, each base in one at most.
+        boxes: ``(chosen,)`` int64 indices of the proposals it consists of (into the columns of the ``Boxes`` that were
+            decoded), ascending: its stems, and its loops as far as they were proposed.
+        score: its score (:mod:`structures.decode`), in natural logarithms.
+        missing_loops: number of loops closed by a stem that no box stands for, multiloops included.
+    """
+
+    pairs: np.ndarray
+    boxes: np.ndarray
+    score: float
+    missing_loops: int
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ inside each stem; compare the circle-graph recursion of Supowit 1987), with whol
 
 **The k best.** Every structure has one derivation, and the tables give the best score that any unfinished derivation can
 still reach. A best-first search over derivations therefore meets the structures in descending order of their score.
+
+With ``crossing``, see :mod:`structures.crossing`.
 """
 
 from __future__ import annotations
@@ -41,25 +43,8 @@ from itertools import count, islice
 import numpy as np
 
 from rna.boxes import Boxes
-from structures.candidates import NO_BOX, Candidates, DecodeOptions, candidate_boxes
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A structure made of boxes.
-
-    Attributes:
-        pairs: ``(k, 2)`` int32 base pairs ``i < j``, 0-based, sorted by ``i``, each base in one at most.
-        boxes: ``(chosen,)`` int64 indices of the proposals it consists of (into the columns of the ``Boxes`` that were
-            decoded), ascending: its stems, and its loops as far as they were proposed.
-        score: its score (see the module's text), in natural logarithms.
-        missing_loops: number of loops closed by a stem that no box stands for, multiloops included.
-    """
-
-    pairs: np.ndarray
-    boxes: np.ndarray
-    score: float
-    missing_loops: int
+from structures.candidates import NO_BOX, Candidates, Decoded, DecodeOptions, candidate_boxes
+from structures.crossing import best_crossing
 
 
 def decode(boxes: Boxes, log_odds: np.ndarray, length: int, options: DecodeOptions | None = None) -> Decoded:
@@ -133,7 +118,8 @@ def _decoded_rows(
         raise ValueError(f"k must be 1 or more, got {k}")
     candidates = candidate_boxes(boxes, log_odds, lengths, options)
     for row in range(boxes.rows):
-        yield _Nested(candidates.row(row), options).best(k)
+        stems = candidates.row(row)
+        yield best_crossing(stems, options, k) if options.crossing else _Nested(stems, options).best(k)
 
 
 @dataclass(frozen=True)

@@ -125,3 +125,29 @@ def comparison(predicted: list, known: list, length: int, slack: int) -> dict[st
     whole = (right + fp) * (right + fn) * (tn + fp) * (tn + fn)
     mcc = (right * tn - fp * fn) / whole**0.5 if whole else float(not fp and not fn)
     return {"right": right, "found": found, "sensitivity": sensitivity, "ppv": ppv, "f1": f1, "mcc": mcc}
+
+
+def all_crossing_structures(
+    boxes: list[tuple[Box, float]], length: int, *, crossing_stem: float, min_hairpin: int, missing_loop: float, less: float,
+) -> dict[tuple[tuple[int, int], ...], float]:
+    """The pairs of every allowed structure with crossing stems, and the best score over which stems are its nested part."""
+    scores: dict[Box, float] = {}
+    for box, score in boxes:
+        scores[box] = max(score - less, scores.get(box, score - less))
+    stems = [b for b in scores if is_stem(b, length) and b[2] - b[1] - 2 * b[3] + 1 >= min_hairpin]
+    best: dict[tuple[tuple[int, int], ...], float] = {}
+    for chosen in subsets_without_conflict(stems, may_cross=True):
+        starts = {b[1:3] for b in chosen}
+        if any((b[1] + b[3], b[2] - b[3]) in starts for b in chosen):
+            continue
+        pairs = tuple(sorted(p for stem in chosen for p in pairs_of(stem)))
+        for nested in subsets_without_conflict(chosen):
+            beside = [b for b in chosen if b not in nested]
+            if not all(any(crossing(b[1:3], other[1:3]) for other in nested) for b in beside):
+                continue
+            kept = sorted(p for stem in nested for p in pairs_of(stem))
+            found = score_of(kept, scores, set(nested), missing_loop, 0.0, min_hairpin)
+            if found is not None:
+                total = found[0] + sum(scores[b] + crossing_stem for b in beside)
+                best[pairs] = max(total, best.get(pairs, total))
+    return best
