@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from entry.options import Options
 from pruning.rules import REFERENCE_RULES, PruningRules
+from s1.config import SegmentRule
+from s1.propose_main import SHIPPED_NETWORK
+from s1.selection import SelectionOptions
 from s2.config import FeatureConfig
 from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.training import S2Config
 
+SAMPLE = "data/sample_simulated_s1.parquet"
+"""The S1 table that comes with the repository."""
 
-class DataConfig(Options):
-    """Where the rows come from."""
+
+class SourceOptions(Options):
+    """Where the rows come from: an S1 table, or transcripts that one is made of; the sample where neither is named."""
 
     in_file: str = Field(
-        "data/sample_simulated_s1.parquet", description="S1 table: Parquet or a field pickle (.pkl.gz)"
+        "", description=f"S1 table: Parquet or a field pickle (.pkl.gz); without it and without transcripts {SAMPLE}"
+    )
+    transcripts: str = Field(
+        "", description="instead: FASTA file, plain or gzip, a path or URL; is cut, folded, and given to stage 1"
+    )
+    model: str = Field(
+        SHIPPED_NETWORK, min_length=1, description="stage 1 for transcripts: folder of a network, or models:/NAME"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("in_file") and values.get("transcripts"):
+            raise ValueError("give either in_file or transcripts, not both")
+        return values if values.get("in_file") or values.get("transcripts") else {**values, "in_file": SAMPLE}
+
+
+class DataConfig(SourceOptions):
+    """Where the rows come from, and how an S1 table is made of transcripts."""
+
+    segments: SegmentRule = Field(default_factory=SegmentRule, description="how transcripts are cut, what is kept")
+    selection: SelectionOptions = Field(
+        default_factory=lambda: SelectionOptions(), description="which proposals of stage 1 are kept"
     )
     max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")

@@ -1,4 +1,4 @@
-"""Entry point ``main``: the whole comparison, from one S1 table to a report on four models."""
+"""Entry point ``main``: the whole comparison, from transcripts or from an S1 table to a report on four models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Literal
 from pydantic import Field
 
 from entry.errors import UserError, run_command
-from entry.options import Options, load_yaml, parse, validate
-from pipeline.config import TrainConfig
+from entry.options import load_yaml, parse, validate
+from pipeline.config import SourceOptions, TrainConfig
 from pipeline.notebook import run_notebook
 from pipeline.pictures import mean_roc, roc_figure
-from pipeline.prepare import counts_file, pruned_table
+from pipeline.prepare import counts_file, encoded_dataset, pruned_table
+from pipeline.source import with_table
 from pipeline.train import TrainReport, run_train
-from tracking.runs import DEFAULT_EXPERIMENT, start_run
+from tracking.runs import DEFAULT_EXPERIMENT, child_runs, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,12 @@ MODELS = ("baseline", "s1_features", "lstm_attn", "shuffle_label")
 """Configs of the models that are compared, one per kind of features."""
 
 
-class MainOptions(Options):
+class MainOptions(SourceOptions):
     """Options of the whole comparison."""
 
     preset: Literal["debug", "full"] = Field(
         "debug", description="debug: networks of debug size, minutes; full: the reference experiment's, hours"
     )
-    in_file: str = Field("data/sample_simulated_s1.parquet", min_length=1, description="S1 table (.parquet, .pkl.gz)")
     epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the preset's")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     split: Literal["order", "group"] = Field("group", description="how rows are split: see the train configs")
@@ -75,19 +75,20 @@ def model_configs(options: MainOptions) -> dict[str, TrainConfig]:
         values["training"]["precision"] = options.precision
         values["split"] = {**values.get("split", {}), "by": options.split}
         values |= {"seed": options.seed, "experiment": options.experiment}
-        values["data"] = {
-            "in_file": options.in_file, "max_rejects": options.max_rejects, "cache_dir": options.cache_dir
-        }
+        values["data"] = options.model_dump(include={*SourceOptions.model_fields, "max_rejects", "cache_dir"})
         configs[name] = validate(TrainConfig, values, str(path))
     return configs
 
 
 def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
-    """Prune once, train the four models as child runs of one run, and attach the comparison to it.
+    """Prune once, train the four models, and attach the comparison; every step is a child of one run.
+
+    Of transcripts, segments are cut and folded and given to stage 1 first. A step's result is found again by the content
+    it was made from.
 
     Raises:
-        UserError: the table or a config cannot be used, the tracking store cannot be reached, or a check of the
-            comparison notebook fails (the report is attached all the same).
+        UserError: the transcripts, the table or a config cannot be used, the tracking store cannot be reached, or a check
+            of the comparison notebook fails (the report is attached all the same).
     """
     configs = model_configs(options)
     name = f"compare {', '.join(MODELS)} ({options.preset}) seed{options.seed}"
@@ -95,10 +96,21 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
         "compare", name, experiment=options.experiment, tags={"preset": options.preset}
     ) as tracker:
         tracker.params(options.model_dump(mode="json"))
-        pruned, digest = pruned_table(configs[MODELS[0]].data, configs[MODELS[0]].pruning)
-        if counts_file(pruned).is_file():
-            tracker.artifact(counts_file(pruned), "pruning")
-        tracker.dataset(Path(options.in_file).name, digest, options.in_file, "source", {})
+        step = child_runs(tracker.run_id)
+        data = with_table(configs[MODELS[0]].data, step)
+        with step("prune", f"prune {Path(data.in_file).name}") as child:
+            pruned, digest = pruned_table(data, configs[MODELS[0]].pruning)
+            for told in (child, tracker):
+                told.dataset(Path(data.in_file).name, digest, data.in_file, "source", {})
+                if counts_file(pruned).is_file():
+                    told.artifact(counts_file(pruned), "pruning")
+            child.params(configs[MODELS[0]].pruning.model_dump())
+        for config in configs.values():
+            with step("featurize", f"featurize {config.features.kind}") as child:
+                child.params(config.features.model_dump(mode="json") | {"seed": config.seed})
+                encoded = encoded_dataset(pruned, config.features, config.seed, data)
+                child.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "featurize", {})
+                child.metrics({"count.rows": len(encoded), "count.boxes": encoded.meta.boxes})
         trainings = {
             name: run_train(config, parent_run_id=tracker.run_id, progress=progress) for name, config in configs.items()
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import pandas as pd
 
 from boxtables.read import read_table
 from boxtables.write import write_rejects, write_table
+from entry import files
 from entry.errors import UserError
 from entry.files import atomic_path, file_digest
 from entry.tracker import Tracker
@@ -44,9 +43,8 @@ class Prepared:
 
 
 def content_key(**parts: object) -> str:
-    """A file name that stands for the content it was made from."""
-    text = json.dumps({"version": CACHE_VERSION, **parts}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    """:func:`entry.files.content_key` of this module's version."""
+    return files.content_key(version=CACHE_VERSION, **parts)
 
 
 def check_rejects(rejects: pd.DataFrame, max_rejects: int, rejects_file: Path, source: str, rows: int) -> None:

@@ -58,6 +58,9 @@ class SelectionsOptions(InferenceOptions):
     length_edges: tuple[int, ...] = Field(
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
     )
+    budgets: tuple[int, ...] = Field(
+        (112, 223), description="boxes per row at most, for which the best setting of each selection is told, at commas"
+    )
     max_rows: int = Field(0, ge=0, description="rows to compare on, drawn at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing")
     chunk: int = Field(200, ge=1, description="rows that are held in memory with all their proposals at a time")
@@ -156,13 +159,64 @@ def compare(
     return pd.DataFrame(lines)
 
 
-def frontier(comparison: pd.DataFrame) -> pd.DataFrame:
-    """The settings that no other beats over all lengths: none has as few boxes per row and as large a full share."""
-    rows = comparison[comparison["lengths"] == ALL_LENGTHS].sort_values(
+def frontier(comparison: pd.DataFrame, lengths: str = ALL_LENGTHS) -> pd.DataFrame:
+    """The settings that no other beats over some lengths: none has as few boxes per row and as large a full share."""
+    rows = comparison[comparison["lengths"] == lengths].sort_values(
         ["boxes_per_row", "full_share"], ascending=[True, False], kind="stable"
     )
     best_before = rows["full_share"].cummax().shift(fill_value=-1.0)
     return rows[rows["full_share"] > best_before]
+
+
+def best_within(comparison: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+    """For each selection and number of boxes per row, over all lengths: its setting of largest full share within that.
+
+    Returns:
+        The entries of those settings, and ``budget``; a selection without a setting within a budget has no entry for it.
+    """
+    rows = comparison[comparison["lengths"] == ALL_LENGTHS]
+    parts = []
+    for budget in budgets:
+        within = rows[rows["boxes_per_row"] <= budget].sort_values("full_share", ascending=False, kind="stable")
+        parts.append(within.drop_duplicates("selection").assign(budget=budget))
+    best = pd.concat(parts) if parts else rows.iloc[:0].assign(budget=0)
+    place = {name: k for k, name in enumerate(rows["selection"].unique())}
+    return best.sort_values(["selection", "budget"], key=lambda c: c.map(place) if c.name == "selection" else c)
+
+
+def best_sentences(best: pd.DataFrame, comparison: pd.DataFrame, budgets: Sequence[int]) -> list[str]:
+    """One line per selection from :func:`best_within`."""
+    lines = []
+    for name in comparison["selection"].unique():
+        mine = best[best["selection"] == name].set_index("budget")
+        said = [
+            f"<= {budget} boxes per row: {_share(mine.loc[budget]) if budget in mine.index else 'no setting'}"
+            for budget in budgets
+        ]
+        lines.append(f"{name}: {'; '.join(said)}")
+    return lines
+
+
+def _share(entry: pd.Series) -> str:
+    names = [name for name in ("on_threshold", "n_proposal_threshold") if np.isfinite(entry[name])]
+    at = "".join(f", {name} {entry[name]:g}" for name in names)
+    return f"{100 * entry['full_share']:.1f} % of rows with 100 % sensitivity ({entry['boxes_per_row']:.0f} boxes{at})"
+
+
+def length_figure(comparison: pd.DataFrame) -> Figure:
+    """Share of rows with 100 % sensitivity over boxes per row, a panel for each group of lengths, a line per selection."""
+    names = [name for name in comparison["lengths"].unique() if name != ALL_LENGTHS]
+    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
+    for axes, lengths in zip(figure.subplots(1, len(names), squeeze=False, sharey=True).flat, names, strict=True):
+        for name, rows in comparison.groupby("selection", sort=False):
+            line = frontier(rows, lengths)
+            marker, size = ("*", 14) if name == AS_GIVEN else ("o", 3)
+            axes.plot(line["boxes_per_row"], line["full_share"], marker=marker, markersize=size, linewidth=1, label=name)
+        axes.set(title=f"{lengths} nt", xlabel="boxes per row after pruning", xscale="log")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("rows with 100 % box sensitivity")
+    figure.axes[0].legend(frameon=False)
+    return figure
 
 
 def tradeoff_figure(comparison: pd.DataFrame) -> Figure:
@@ -191,10 +245,12 @@ class SelectionsReport:
     Attributes:
         comparison: of :func:`compare`.
         best: of :func:`frontier`.
+        within: of :func:`best_within`.
     """
 
     comparison: pd.DataFrame
     best: pd.DataFrame
+    within: pd.DataFrame
 
 
 def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool = True) -> SelectionsReport:
@@ -215,10 +271,13 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         rows = np.random.default_rng(options.seed).choice(table.rows, options.max_rows, replace=False)
         table = table.take_rows(np.sort(rows))
     comparison = compare(table, network, options, progress=progress)
-    report = SelectionsReport(comparison, frontier(comparison))
+    report = SelectionsReport(comparison, frontier(comparison), best_within(comparison, options.budgets))
     tracker.figure(tradeoff_figure(comparison), "tradeoff.png")
+    tracker.figure(length_figure(comparison), "tradeoff_by_length.png")
     with tempfile.TemporaryDirectory() as folder:
-        for name, frame in (("selections.csv", comparison), ("frontier.csv", report.best)):
+        for name, frame in (
+            ("selections.csv", comparison), ("frontier.csv", report.best), ("within_budgets.csv", report.within)
+        ):
             frame.to_csv(Path(folder) / name, index=False)
             tracker.artifact(Path(folder) / name)
     if options.out_file:
@@ -228,6 +287,12 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         tracker.metrics({name: line[name] for name in ("boxes_per_row", "full_share")}, step=step)
     logger.info("settings that no other beats, of %d:\n%s", comparison["lengths"].eq(ALL_LENGTHS).sum(),
                 report.best.drop(columns="lengths").to_string(index=False, float_format="{:.3f}".format))
+    for line in best_sentences(report.within, comparison, options.budgets):
+        logger.info("%s", line)
+    tracker.metrics({
+        f"full_share_within_{entry['budget']}/{entry['selection'].replace(' ', '_')}": entry["full_share"]
+        for entry in report.within.to_dict("records")
+    })
     return report
 
 

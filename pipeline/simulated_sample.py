@@ -1,6 +1,6 @@
-"""Make the repository's sample table: segments of the transcripts in ``data/`` with **simulated** S1 proposals.
+"""Make a table of segments of the transcripts in ``data/`` with **simulated** S1 proposals.
 
-``python -m pipeline.make_sample`` cuts and folds segments, and puts simulated proposals (:mod:`s1.simulate`) beside
+``python -m pipeline.simulated_sample`` cuts and folds segments, and puts simulated proposals (:mod:`s1.simulate`) beside
 them: no network has seen these sequences. The same options give the same table.
 """
 
@@ -25,7 +25,7 @@ from s1.simulate import simulate_proposals
 
 log = logging.getLogger(__name__)
 
-COMMAND = "make_sample"
+COMMAND = "simulated_sample"
 
 PROPOSALS_COLUMN = "proposals_from"
 """Column of the sample that says, in every row, where its proposals come from."""

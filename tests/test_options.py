@@ -7,8 +7,8 @@ import pytest
 from entry.errors import UserError
 from entry.files import atomic_path, file_digest
 from entry.options import parse
-from pipeline.config import TrainConfig
-from pipeline.train import OVERRIDES
+from pipeline.config import SAMPLE, TrainConfig
+from pipeline.train import INSTEAD, OVERRIDES
 
 
 def read(*arguments: str) -> TrainConfig:
@@ -48,6 +48,28 @@ def test_empty_means_not_given(config):
     given = config("seed: 4\n")
     assert read(*given, "--seed", "", "--epochs", "") == read(*given)
     assert read("--config", "") == TrainConfig() == read(*config("")) == read(*config("# nothing\n"))
+
+
+def test_an_option_takes_the_place_of_another_key_of_the_file(config):
+    given = config("data: {in_file: mine.parquet, max_rejects: 3}\n")
+
+    def sources(*arguments: str) -> tuple[str, str]:
+        data = parse(
+            TrainConfig, arguments, command="train", description="", overrides=OVERRIDES, config_option="config",
+            instead=INSTEAD,
+        ).data
+        return data.in_file, data.transcripts
+
+    assert sources(*given) == ("mine.parquet", "")
+    assert sources(*given, "--transcripts", "t.fa") == ("", "t.fa")
+    assert sources(*config("data: {transcripts: t.fa}\n"), "--in_file", "other.parquet") == ("other.parquet", "")
+    assert sources() == (SAMPLE, "")
+    for both in ((*given, "--transcripts", "t.fa", "--in_file", "other.parquet"),
+                 config("data: {in_file: mine.parquet, transcripts: t.fa}\n")):
+        with pytest.raises(UserError, match="give either in_file or transcripts, not both"):
+            sources(*both)
+    with pytest.raises(UserError, match="'data' must hold keys and values"):
+        sources(*config("data: 3\n"), "--transcripts", "t.fa")
 
 
 def test_none_and_negative_values(config):
@@ -130,7 +152,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize("arguments", [("--epoch", "3"), ("--epochs",), ("3",)])
 def test_an_unknown_option_is_refused_with_those_there_are(arguments):
     message = refused(*arguments)
-    assert "parameters are: config, in_file, epochs" in message
+    assert "parameters are: config, in_file, transcripts, model, epochs" in message
 
 
 def test_help_names_every_option(capsys):

@@ -10,7 +10,7 @@ import pytest
 from boxtables.read import read_table
 from boxtables.sensitivity import box_sensitivity
 from entry.errors import UserError
-from pipeline.make_sample import PROPOSALS_COLUMN, SampleOptions, main, make_sample
+from pipeline.simulated_sample import PROPOSALS_COLUMN, SampleOptions, main, make_sample
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, is_in, keys
 from rna.formats import format_fasta, read_fasta
 from rna.pairs import from_dot_bracket, loop_boxes, target_boxes
