@@ -111,6 +111,8 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
         for position, seed in enumerate(variant.seeds or study.seeds):
             fixed = {"name": variant.name, "registered_name": None, "seed": seed, "experiment": study.experiment, "resume": ""}
             config = validate(TrainConfig, values | fixed, f"{source}: variant {variant.name}: overrides")
+            if config.data.transcripts:
+                raise UserError(f"{source}: variant {variant.name}: a study needs an S1 table (in_file), not transcripts")
             if variant.scorer in NEEDS_GEOMETRY and column_names(config.features) != GEOMETRY:
                 raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} needs raw type, place and size")
             if position == len(rounds):

@@ -166,7 +166,7 @@ def answer(table: pd.DataFrame) -> str:
         ("lstm", 1, "On coordinates in bases, the sequence"),
         ("lstm_shuffled_in_box", -1, "Of the sequence, the order of the bases within each box"),
         ("lstm_shuffled_in_row", -1, "Which bases a box has, at all,"),
-        ("dropout_off_late", 1, "Switching dropout off after the first epoch, as the reference's baseline did,"),
+        ("dropout_on", 1, "On coordinates in bases, dropout"),
         ("confidence", 1, "The first stage's confidence"),
     )
     said += [f"{what} {_verdict(table.loc[name], part, sign)}." for name, sign, what in effects if _compared(table, name, part)]

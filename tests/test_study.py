@@ -35,6 +35,7 @@ TINY = {
         "network": {"n_dim": 10, "n_attn_layer": 1, "n_heads": 2, "n_ff": 8},
         "training": {"epoch": 2, "batch_size": 8},
         "split": {"test_share": 0.2},
+        "decode": False,
     },
     "variants": [
         {"name": "scaled", "overrides": {"features": {"coordinates": "scaled"}}},
@@ -211,9 +212,11 @@ def test_a_study_that_cannot_be_is_refused_before_any_work(tracking_uri, sliced,
     assert not Path(".cache").exists() and not MlflowClient().search_runs(["0"])
 
 
-def test_a_missing_table_is_said(tracking_uri):
+def test_a_study_needs_a_table(tracking_uri):
     with pytest.raises(UserError, match=r"absent\.parquet: cannot be read"):
         main(arguments(written(), Path("absent.parquet")))
+    with pytest.raises(UserError, match=r"needs an S1 table \(in_file\), not transcripts"):
+        main(["--config", str(written(overrides={"data": {"transcripts": "a.fa", "in_file": ""}}))])
 
 
 def test_the_shipped_study_holds_together(tmp_path):
