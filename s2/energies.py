@@ -22,7 +22,7 @@ _IMPOSSIBLE = 10_000_000  # ViennaRNA's energy of what cannot be, in its own uni
 
 
 def box_energies(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
-    """Free energy of every box in kcal/mol, dangling ends and terminal penalties of the exterior loop left out.
+    """Free energy of every box in kcal/mol; what its ends add to the exterior loop is left out (:func:`end_energies`).
 
     Stems are summed from a table for all boxes at once; each loop is one call of ViennaRNA (about a microsecond), because
     the energies of small loops are tabled by their bases.
@@ -42,6 +42,48 @@ def box_energies(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
     loops = np.flatnonzero((boxes.type != STEM) & _closing_pairs_form(boxes, codes, starts[:-1]))
     energies[loops] = _loop_energies(boxes, loops, codes, starts)
     return energies
+
+
+def end_energies(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
+    """What the end of a stem adds to the exterior loop: terminal penalty, dangling ends or mismatch, kcal/mol.
+
+    It depends on the outer pair and the bases beside it (ViennaRNA's ``dangles=2``, its default); the energy of a hairpin on
+    its own is that of its boxes and of this end.
+
+    Returns:
+        ``(boxes,)`` float64; ``inf`` for a stem whose outer pair is not canonical, 0 for loops.
+    """
+    codes, starts = encode_many(seqs)
+    start, end = starts[:-1][boxes.row], starts[1:][boxes.row]
+    i, j = start + boxes.bb_x, start + boxes.bb_y
+    stem = np.flatnonzero(boxes.type == STEM)
+    i, j, start, end = i[stem], j[stem], start[stem], end[stem]
+    five_prime = np.where(i > start, codes[np.maximum(i - 1, 0)], _NO_BASE)
+    three_prime = np.where(j + 1 < end, codes[np.minimum(j + 1, len(codes) - 1)], _NO_BASE)
+    energies = np.zeros(len(boxes))
+    energies[stem] = _end_table()[len(BASES) * codes[i].astype(np.int64) + codes[j], five_prime, three_prime]
+    return energies
+
+
+_NO_BASE = len(BASES)
+
+
+@cache
+def _end_table() -> np.ndarray:
+    """``(25, 6, 6)`` kcal/mol: an outer pair ``5 * i + j``, the base before it and the base behind it, or none."""
+    import RNA
+
+    table = np.full((len(BASES) ** 2, _NO_BASE + 1, _NO_BASE + 1), np.inf)
+    for i, j in np.argwhere(CAN_PAIR):
+        for before in range(_NO_BASE + 1):
+            for behind in range(_NO_BASE + 1):
+                bases = [before] * (before != _NO_BASE) + [i, 0, 0, 0, j] + [behind] * (behind != _NO_BASE)
+                first = 1 + (before != _NO_BASE)
+                partners = [len(bases)] + [0] * len(bases)  # ViennaRNA's pair table: the length, then each base's partner
+                partners[first], partners[first + 4] = first + 4, first
+                compound = RNA.fold_compound(decode(np.array(bases), rna=True), RNA.md(), RNA.OPTION_EVAL_ONLY)
+                table[len(BASES) * i + j, before, behind] = compound.eval_loop_pt(0, partners) * KCAL_PER_UNIT
+    return table
 
 
 def stacking_table() -> np.ndarray:

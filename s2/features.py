@@ -22,7 +22,7 @@ from entry.errors import UserError
 from rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
 from rna.sequence import BASES, N_CODE, encode_many
 from s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
-from s2.energies import box_energies
+from s2.energies import box_energies, end_energies
 from s2.groups import row_groups
 from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 
@@ -33,8 +33,9 @@ CONFIDENCES: tuple[str, ...] = ("prob_sm_median", "prob_sm_per_cell", "prob_sl_m
 """Names of the features that say what S1 thought of it. For the softmax (``sm``) and the scalar (``sl``) size output:
 the median probability of the pixels that propose the box, and how many these are over the cells that it covers."""
 
-ENERGY: tuple[str, ...] = ("energy",)
-"""Name of the feature that is a box's own free energy, kcal/mol, no more than :data:`HIGHEST_ENERGY`."""
+ENERGY: tuple[str, ...] = ("energy", "end_energy")
+"""Names of the features that are a box's own free energy and what a stem's outer end adds (:mod:`s2.energies`), kcal/mol, no
+more than :data:`HIGHEST_ENERGY`."""
 
 HIGHEST_ENERGY = 30.0
 """kcal/mol; stands for everything above it and for what cannot form, in energies of boxes and of chains."""
@@ -153,9 +154,12 @@ def _encode(
         _require((boxes.type != STEM) | (boxes.siz_x == boxes.siz_y), table, source_row, "is not square")
         codes, starts = encode_many(table.frame["seq"].tolist())
     if whole_sequence:
-        energies = box_energies(boxes, table.frame["seq"].tolist())
+        seqs = table.frame["seq"].tolist()
+        energies, ends = box_energies(boxes, seqs), end_energies(boxes, seqs)
         columns += [
-            _bounded(energies[:, None]), neighbour_counts(boxes), _bounded(chain_energies(boxes, energies))
+            _bounded(np.stack([energies, ends], axis=1)),
+            neighbour_counts(boxes),
+            _bounded(chain_energies(boxes, energies, ends)),
         ]
     if kind == "sequence_encoding":
         sequences = {name: box_bases(boxes, code, codes, starts[:-1]) for code, name in enumerate(BOX_TYPES)}

@@ -61,7 +61,7 @@ def neighbour_counts(boxes: Boxes) -> np.ndarray:
     return counts
 
 
-def chain_energies(boxes: Boxes, energies: np.ndarray) -> np.ndarray:
+def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """The lowest energies of chains of stems and loops through each box, kcal/mol.
 
     A chain is what a hairpin with its internal loops is made of: stem, iloop, stem, ..., hloop, each going on where the last
@@ -69,20 +69,21 @@ def chain_energies(boxes: Boxes, energies: np.ndarray) -> np.ndarray:
 
     ================  =================================================================================================
     ``chain_inside``  the box and what follows it, down to a hairpin loop
-    ``chain_outside`` what comes before it, from the outermost stem; 0 for a stem that begins a chain
+    ``chain_outside`` what comes before it, from the end of the outermost stem
     ``chain_rival``   the whole chain (inside and outside) of the best box that excludes this one
     ================  =================================================================================================
 
     Args:
         boxes: the boxes of all rows.
         energies: ``(boxes,)`` kcal/mol (:func:`s2.energies.box_energies`).
+        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`s2.energies.end_energies`).
 
     Returns:
         ``(boxes, 3)`` float64, the columns :data:`CHAINS`; ``inf`` where there is no such chain or box.
     """
     a, b = continuations(boxes)
     inside = np.where(boxes.type == HLOOP, energies, np.inf)
-    outside = np.where(boxes.type == STEM, 0.0, np.inf)
+    outside = np.where(boxes.type == STEM, ends, np.inf)
     inside = _relaxed(inside, a, b, energies[a])
     order = np.argsort(b, kind="stable")
     outside = _relaxed(outside, b[order], a[order], energies[a[order]])

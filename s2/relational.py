@@ -132,9 +132,9 @@ class RelationBias(nn.Module):
             table[list(likings[head % len(likings)]), :, head] = _HEAD_START
         self.table = nn.Parameter(table.view(N_CODES, n_heads))
 
-    def forward(self, code: Tensor) -> Tensor:  # (rows, n, n) -> (rows, heads, n, n)
+    def forward(self, code: Tensor, dtype: torch.dtype) -> Tensor:  # (rows, n, n) -> (rows, heads, n, n)
         empty = self.table.new_full((1, self.table.shape[1]), _MASKED)
-        return _Lookup.apply(torch.cat([self.table, empty]), code)
+        return _Lookup.apply(torch.cat([self.table, empty]).to(dtype), code)
 
 
 class RelationalLayer(nn.Module):
@@ -231,7 +231,7 @@ class BoxInputs(nn.Module):
         self.has = {group: all(name in names for name in of) for group, of in (
             ("confidence", CONFIDENCES), ("energy", ENERGY), ("counts", COUNTS), ("chains", CHAINS),
         )}
-        geometry, confidence, energy, counts, chains = 13, len(CONFIDENCES), 2, len(COUNTS), 8
+        geometry, confidence, energy, counts, chains = 13, len(CONFIDENCES), 3, len(COUNTS), 8
         self.width = geometry + sum(
             n for group, n in (("confidence", confidence), ("energy", energy), ("counts", counts), ("chains", chains))
             if self.has[group]
@@ -249,8 +249,8 @@ class BoxInputs(nn.Module):
         if self.has["confidence"]:
             columns += [self.column(features, name) for name in CONFIDENCES]
         if self.has["energy"]:
-            energy = self.column(features, *ENERGY)
-            columns += [energy / _KCAL_SCALE, (energy >= HIGHEST_ENERGY).float()]
+            energy, end = (self.column(features, name) for name in ENERGY)
+            columns += [energy / _KCAL_SCALE, (energy >= HIGHEST_ENERGY).float(), end]
         if self.has["counts"]:
             columns += [self.column(features, name).log1p() for name in COUNTS]
         if self.has["chains"]:
@@ -298,7 +298,7 @@ class RelationalNetwork(nn.Module):
         if self.read is not None:
             x = x + self._sequence(batch)
         x = dropout(x, self.probability, self.training)
-        bias = self._bias(batch)
+        bias = self._bias(batch, x.dtype)
         for layer in self.layers:
             x = layer(x, bias, batch.slot, batch.mask)
         x = self.hidden(self.norm(x)).relu()  # (boxes, n_hid)
@@ -315,15 +315,15 @@ class RelationalNetwork(nn.Module):
         _, x, y, siz_x, siz_y = self._columns(batch)
         return self.read(batch.bases, torch.stack([x, x + siz_x - 1, y - siz_y + 1, y], dim=1), batch.row)
 
-    def _bias(self, batch: Batch) -> Tensor:
+    def _bias(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """What is added to the attention scores, ``(rows, heads or 1, n, n)``."""
         rows, longest = batch.mask.shape
         if self.bias is None:
-            return torch.zeros_like(batch.mask, dtype=torch.float32).masked_fill(~batch.mask, _MASKED)[:, None, None, :]
+            return torch.zeros_like(batch.mask, dtype=dtype).masked_fill(~batch.mask, _MASKED)[:, None, None, :]
         grids = [
             column.new_zeros(rows * longest, dtype=torch.int16).index_copy(0, batch.slot, column.to(torch.int16))
             for column in self._columns(batch)
         ]
         with torch.no_grad():
             code = relation_codes(*(grid.view(rows, longest) for grid in grids), batch.mask)
-        return self.bias(code)
+        return self.bias(code, dtype)

@@ -14,7 +14,7 @@ from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError
 from pruning.rules import REFERENCE_RULES, prune
-from s2.energies import box_energies
+from s2.energies import box_energies, end_energies
 from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
 from s2.features import GEOMETRY as GEOMETRY_NAMES
 from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
@@ -118,10 +118,10 @@ def test_relational_is_made_of_its_parts() -> None:
     data = encode_boxes(table, "relational")
     assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + CHAINS
     np.testing.assert_array_equal(data.features[:, :11], encode_boxes(table, "s1_features").features)
-    energies = box_energies(table.proposals, table.frame["seq"].tolist())
+    energies, ends = (of(table.proposals, table.frame["seq"].tolist()) for of in (box_energies, end_energies))
     assert np.isinf(energies).any() and np.isfinite(energies).any()
-    chains = chain_energies(table.proposals, energies)
-    wanted = np.column_stack([energies, neighbour_counts(table.proposals), chains])
+    chains = chain_energies(table.proposals, energies, ends)
+    wanted = np.column_stack([energies, ends, neighbour_counts(table.proposals), chains])
     np.testing.assert_array_equal(data.features[:, 11:], np.where(np.isinf(wanted), 30.0, wanted).astype(np.float32))
     assert data.bases.tolist() == [2, 2, 4, 0, 1, 0, 0, 0, 2, 3, 3, 3, 0, 1, 1] + [0, 1, 2, 3] * 2
     assert data.base_offsets.tolist() == [0, 15, 19, 23]

@@ -9,7 +9,7 @@ import RNA
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import from_dot_bracket, pair_table, target_boxes
 from rna.sequence import BASES
-from s2.energies import box_energies, stacking_table
+from s2.energies import box_energies, end_energies, stacking_table
 
 
 def sampled(seed: int, rows: int = 12) -> list[tuple[str, str]]:
@@ -57,6 +57,20 @@ def test_structures_with_multiloops_are_among_the_cases():
                for seed in range(4) for q, s in sampled(seed))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hairpin_on_its_own_has_the_energy_of_its_boxes_and_its_end(seed):
+    """The ends of the outermost stems are the exterior loop's energy."""
+    cases = sampled(seed)
+    boxes = target_boxes([from_dot_bracket(structure) for _, structure in cases])
+    ends = end_energies(boxes, [seq for seq, _ in cases])
+    assert (ends[boxes.type != STEM] == 0).all()
+    for row, (seq, structure) in enumerate(cases):
+        own = list(boxes.row_boxes(row))
+        outermost = [k for k, b in enumerate(own) if b[0] == STEM and not any(o[1] < b[1] and b[2] < o[2] for o in own)]
+        exterior = RNA.fold_compound(seq).eval_loop_pt(0, RNA.ptable(structure)) / 100
+        assert ends[boxes.offsets[row] + np.array(outermost, int)].sum() == pytest.approx(exterior, abs=1e-3)
+
+
 def test_known_values():
     """Turner 2004: GC on GC -3.3 (5'-GG-3' on 5'-CC-3'), three of them in a stem of four; a lone pair stacks on nothing."""
     seq = "GGGGAAAACCCC"
@@ -96,4 +110,5 @@ def test_rows_without_boxes_or_loops_are_ordinary():
     boxes = Boxes.from_rows([[], [(STEM, 0, 6, 2, 2)], [], [(HLOOP, 1, 5, 5, 5)], []])
     energies = box_energies(boxes, ["A", "GGAAACC", "", "GGAAACC", "G"])
     assert energies[0] == pytest.approx(-3.3) and energies[1] > 0
-    assert box_energies(Boxes.empty(2), ["A", "C"]).shape == (0,)
+    assert box_energies(Boxes.empty(2), ["A", "C"]).shape == end_energies(Boxes.empty(2), ["A", "C"]).shape == (0,)
+    assert np.isinf(end_energies(Boxes.from_rows([[(STEM, 0, 3, 1, 1)]]), ["AAAA"])).all()

@@ -48,10 +48,10 @@ def best_inside(boxes: list, energy: list, k: int) -> float:
     return energy[k] + min((best_inside(boxes, energy, n) for n in following), default=math.inf)
 
 
-def best_outside(boxes: list, energy: list, k: int) -> float:
+def best_outside(boxes: list, energy: list, end: list, k: int) -> float:
     before = [n for n in range(len(boxes)) if goes_on(boxes[n], boxes[k])]
-    free = [0.0] if boxes[k][0] == STEM else []
-    return min(free + [energy[n] + best_outside(boxes, energy, n) for n in before], default=math.inf)
+    free = [end[k]] if boxes[k][0] == STEM else []
+    return min(free + [energy[n] + best_outside(boxes, energy, end, n) for n in before], default=math.inf)
 
 
 def is_sound(boxes: list) -> bool:
@@ -64,7 +64,8 @@ def is_sound(boxes: list) -> bool:
 def test_counts_and_chains_are_those_of_plain_loops(boxes, data):
     boxes = boxes.select(np.array([is_sound([b]) for r in range(boxes.rows) for b in boxes.row_boxes(r)], bool))
     energies = np.array(data.draw(st.lists(st.sampled_from(ENERGIES), min_size=len(boxes), max_size=len(boxes))))
-    counts, chains = neighbour_counts(boxes), chain_energies(boxes, energies)
+    ends = np.array(data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=len(boxes), max_size=len(boxes))))
+    counts, chains = neighbour_counts(boxes), chain_energies(boxes, energies, ends)
     assert counts.shape == (len(boxes), len(COUNTS)) and chains.shape == (len(boxes), len(CHAINS))
     links = []
     for row in range(boxes.rows):
@@ -72,7 +73,8 @@ def test_counts_and_chains_are_those_of_plain_loops(boxes, data):
         own = list(boxes.row_boxes(row))
         energy = energies[start : start + len(own)].tolist()
         how = [[int(relation(a, b)) for b in own] for a in own]
-        total = [best_inside(own, energy, k) + best_outside(own, energy, k) for k in range(len(own))]
+        end = ends[start : start + len(own)].tolist()
+        total = [best_inside(own, energy, k) + best_outside(own, energy, end, k) for k in range(len(own))]
         for k, a in enumerate(own):
             excluded = [n for n in range(len(own)) if how[k][n] == CONFLICT]
             assert counts[start + k].tolist() == [
@@ -81,7 +83,7 @@ def test_counts_and_chains_are_those_of_plain_loops(boxes, data):
                 sum(goes_on(b, a) for b in own), sum(goes_on(a, b) for b in own),
             ]
             wanted = [
-                best_inside(own, energy, k), best_outside(own, energy, k),
+                best_inside(own, energy, k), best_outside(own, energy, end, k),
                 min((total[n] for n in excluded), default=math.inf),
             ]
             assert chains[start + k].tolist() == pytest.approx(wanted)
@@ -95,12 +97,13 @@ def test_a_hairpin_with_an_internal_loop_by_hand():
         (HLOOP, 2, 11, 10, 10),
     ]])
     energies = np.array([-4.0, -6.0, -1.0, 1.5, 5.0, 4.0])
-    inside, outside, rival = chain_energies(boxes, energies).T.tolist()
+    ends = np.array([-0.5, 0.5, 0.25, 0.0, 0.0, 0.0])
+    inside, outside, rival = chain_energies(boxes, energies, ends).T.tolist()
     assert inside == [-3.5, -1.0, 3.0, 0.5, 5.0, 4.0]
-    assert outside == [0.0, -2.5, 0.0, -4.0, -8.5, -1.0]
-    assert rival == [3.0, 3.0, -3.5, 3.0, 3.0, -3.5]
+    assert outside == [-0.5, -3.0, 0.25, -4.5, -9.0, -0.75]
+    assert rival == [3.25, 3.25, -4.0, 3.25, 3.25, -4.0]
 
 
 def test_no_boxes_at_all():
     assert neighbour_counts(Boxes.empty(2)).shape == (0, len(COUNTS))
-    assert chain_energies(Boxes.empty(2), np.zeros(0)).shape == (0, len(CHAINS))
+    assert chain_energies(Boxes.empty(2), np.zeros(0), np.zeros(0)).shape == (0, len(CHAINS))
