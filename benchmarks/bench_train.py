@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from entry.options import load_yaml, validate  # noqa: E402
 from entry.tracker import MemoryTracker  # noqa: E402
-from pipeline.config import DataConfig, TrainConfig  # noqa: E402
+from pipeline.config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
 from pipeline.prepare import prepare  # noqa: E402
 from s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
 from s2.dataset import EncodedDataset  # noqa: E402
@@ -146,7 +146,7 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
 def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default=str(ROOT / "data" / "sample_simulated_s1.parquet"))
+    parser.add_argument("--table", default=str(ROOT / SAMPLE))
     parser.add_argument("--cache_dir", default=str(ROOT / ".cache"))
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)

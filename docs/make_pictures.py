@@ -11,11 +11,11 @@ from matplotlib.patches import Rectangle
 from boxtables.read import read_table
 from boxtables.table import BoxTable
 from entry.files import atomic_path
+from pipeline.config import SAMPLE
 from pruning.rules import REFERENCE_RULES, prune
 from rna.boxes import BOX_TYPES, Boxes, bounds, is_in
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"
 COLOURS = {"stem": "#0072b2", "iloop": "#d55e00", "hloop": "#009e73"}
 LENGTH = 70
 """Wanted length of the sequence in the picture, in bases."""
@@ -53,7 +53,7 @@ def draw_boxes(axes, boxes: Boxes, length: int) -> None:
 
 def main() -> None:
     """Writes ``docs/boxes.png``."""
-    table = prune(read_table(SAMPLE).table, REFERENCE_RULES).table
+    table = prune(read_table(ROOT / SAMPLE).table, REFERENCE_RULES).table
     complete = prune(table, REFERENCE_RULES).sensitivity.full
     branched = np.bincount(table.targets.row[table.targets.type == 2], minlength=table.rows) >= 2
     rows = np.flatnonzero(complete & branched)

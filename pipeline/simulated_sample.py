@@ -18,18 +18,13 @@ from boxtables.write import write_table
 from entry.errors import UserError, run_command
 from entry.options import Options, parse
 from rna.formats import FileError, read_fasta
-from rna.sequence import encode
 from s1.folding import default_workers, fold_all
 from s1.segments import CutRule, cut_segments, keep_folded, segment_table
-from s1.simulate import simulate_proposals
+from s1.simulate import with_simulated_proposals
 
 log = logging.getLogger(__name__)
 
 COMMAND = "simulated_sample"
-
-PROPOSALS_COLUMN = "proposals_from"
-"""Column of the sample that says, in every row, where its proposals come from."""
-
 
 class SampleOptions(Options):
     """What the sample is made from."""
@@ -63,14 +58,6 @@ def make_sample(options: SampleOptions) -> BoxTable:
         raise UserError(f"{options.transcripts}: no segment has a structure of that frequency; lower min_mfe_freq")
     table = segment_table([segments[n] for n in kept], [folded[n] for n in kept])
     return with_simulated_proposals(table, options.seed)
-
-
-def with_simulated_proposals(table: BoxTable, seed: int) -> BoxTable:
-    """The table with simulated proposals, and a column that says so in every row."""
-    codes = [encode(seq) for seq in table.frame["seq"]]
-    proposals, prob_sm, prob_sl = simulate_proposals(codes, table.targets, seed)
-    frame = table.frame.assign(**{PROPOSALS_COLUMN: "simulated"})
-    return BoxTable(frame, proposals, table.targets, prob_sm, prob_sl, source=table.source)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

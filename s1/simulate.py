@@ -26,10 +26,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxtables.table import Ragged
+from boxtables.table import BoxTable, Ragged
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import Box
-from rna.sequence import pairable
+from rna.sequence import encode, pairable
+
+PROPOSALS_COLUMN = "proposals_from"
+"""Column of a table with simulated proposals that says so in every row."""
 
 MIN_STEM = 2
 """Stacked pairs of the shortest chance stem."""
@@ -72,6 +75,14 @@ class Simulation:
         Confidence(-0.4, -3.4, 1.5, 1.2),
         Confidence(0.4, -2.1, 1.7, 0.7),
     )
+
+
+def with_simulated_proposals(table: BoxTable, seed: int) -> BoxTable:
+    """The table with simulated proposals, and a column that says so in every row."""
+    codes = [encode(seq) for seq in table.frame["seq"]]
+    proposals, prob_sm, prob_sl = simulate_proposals(codes, table.targets, seed)
+    frame = table.frame.assign(**{PROPOSALS_COLUMN: "simulated"})
+    return BoxTable(frame, proposals, table.targets, prob_sm, prob_sl, source=table.source)
 
 
 def simulate_proposals(

@@ -16,7 +16,6 @@ from entry.options import load_yaml
 from entry.tracker import MemoryTracker
 from pipeline import main as main_module
 from pipeline import make_sample, train
-from pipeline.simulated_sample import with_simulated_proposals
 from rna.boxes import keys
 from s1 import propose_main
 from s1.config import NetworkConfig
@@ -24,6 +23,7 @@ from s1.model import save_network
 from s1.network import ProposalNetwork
 from s1.prepare import proposals_file, segments_file
 from s1.selection import SelectionOptions
+from s1.simulate import with_simulated_proposals
 from s1.synthetic import random_transcripts
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")

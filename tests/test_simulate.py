@@ -10,12 +10,12 @@ import pytest
 from boxtables.read import read_table
 from boxtables.sensitivity import box_sensitivity
 from entry.errors import UserError
-from pipeline.simulated_sample import PROPOSALS_COLUMN, SampleOptions, main, make_sample
+from pipeline.simulated_sample import SampleOptions, main, make_sample
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, is_in, keys
 from rna.formats import format_fasta, read_fasta
 from rna.pairs import from_dot_bracket, loop_boxes, target_boxes
 from rna.sequence import encode
-from s1.simulate import DECIMALS, Simulation, simulate_proposals
+from s1.simulate import DECIMALS, PROPOSALS_COLUMN, Simulation, simulate_proposals
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"

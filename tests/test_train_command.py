@@ -22,13 +22,12 @@ from boxtables.read import read_table
 from boxtables.write import write_table
 from entry.errors import UserError, run_command
 from fitting.loop import BEST, LAST
-from pipeline.config import TrainConfig
+from pipeline.config import SAMPLE, TrainConfig
 from pipeline.pictures import mean_roc
 from pipeline.train import _with_config, main
 from s2.training import Evaluation, S2Module
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"
 DEBUG = ROOT / "configs" / "debug.yaml"
 ROWS = 36
 WALL_CLOCK = {"epoch_seconds", "fit_seconds"}
@@ -36,7 +35,7 @@ WALL_CLOCK = {"epoch_seconds", "fit_seconds"}
 
 @pytest.fixture(scope="module")
 def sliced(tmp_path_factory) -> Path:
-    table = read_table(SAMPLE).table
+    table = read_table(ROOT / SAMPLE).table
     shortest = np.sort(np.argsort(table.lengths, kind="stable")[:ROWS])
     path = tmp_path_factory.mktemp("slice") / "slice.parquet"
     write_table(table.take_rows(shortest), path)
