@@ -15,12 +15,15 @@ from rna.boxes import BOX_TYPES, Boxes, ragged_take
 from rna.pairs import CONFLICT, relation_matrix
 from s2.dataset import EncodedDataset
 from s2.energies import box_energies
+from s2.neighbours import CHAINS
 
-Rule = Literal["size", "energy", "compatible", "type_share", "size_share", "trees"]
+Rule = Literal["size", "energy", "chain", "compatible", "type_share", "size_share", "trees"]
 """
 ==============  ===================================================================================================
 ``size``        rows and columns that the box covers, added: the largest box first
 ``energy``      the box's own free energy (:func:`s2.energies.box_energies`): the lowest first
+``chain``       the free energy of the best chain of stems and loops through the box (:func:`s2.neighbours.chain_energies`,
+                which the kind ``relational`` holds): the lowest first
 ``compatible``  the other boxes of its row that a structure can hold beside it: the most compatible first
 ``type_share``  the share of target boxes among the training boxes of its type
 ``size_share``  the same among those of its type and size
@@ -57,6 +60,9 @@ def rule_scores(
             return (boxes.siz_x + boxes.siz_y).astype(np.float64)
         case "energy":
             return -box_energies(dataset_boxes(data), seqs)
+        case "chain":
+            inside, outside = (data.features[:, data.meta.feature_names.index(name)] for name in CHAINS[:2])
+            return -(np.asarray(inside, np.float64) + outside)
         case "compatible":
             return compatible_boxes(dataset_boxes(data)).astype(np.float64)
         case "type_share" | "size_share":

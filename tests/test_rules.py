@@ -8,8 +8,10 @@ from s2_data import random_dataset
 
 from rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import conflict
+from s2.features import encode_boxes
 from s2.metrics import group_auroc
 from s2.rules import compatible_boxes, composition, dataset_boxes, rule_scores, target_share
+from tests.reference import table_of
 
 COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 0, 0)]
 
@@ -42,6 +44,17 @@ def test_simple_rules():
     assert [len(np.unique(by_type[boxes.type == code])) for code in (STEM, ILOOP, HLOOP)] == [1, 1, 1]
     seqs = ["G" * 200, "A", "C" * 200, "A" * 200]
     assert (rule_scores("energy", data, np.arange(4), seqs=seqs) == -np.inf).all(), "no box can form where nothing pairs"
+
+
+def test_the_box_of_the_best_chain_comes_first():
+    row = {"seq": "GGGAAAACCCAGCAAAAGC", "bb_iloop": [], "target": [], **{
+        name: [{"bb_x": x, "bb_y": y, "siz_x": n, "siz_y": n, "prob_sm": [0.5], "prob_sl": []} for x, y, n in of]
+        for name, of in (("bb_stem", [(0, 9, 3), (11, 18, 2), (0, 9, 1)]), ("bb_hloop", [(2, 7, 6), (12, 17, 6)]))
+    }}
+    data = encode_boxes(table_of([row]), "relational")
+    scores = rule_scores("chain", data, np.arange(1))
+    assert scores.argsort()[::-1][:2].tolist() in ([0, 3], [3, 0]) and scores[0] == pytest.approx(scores[3])
+    assert scores[1] == pytest.approx(scores[4]) and scores[2] == scores.min()
 
 
 def test_trees_find_what_there_is_and_are_seeded():
