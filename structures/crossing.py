@@ -21,6 +21,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from entry.errors import UserError
 from structures.candidates import NO_BOX, Candidates, Decoded, DecodeOptions
 
 _INFEASIBLE = 2  # status of scipy.optimize.milp
@@ -34,6 +35,9 @@ def best_crossing(stems: Candidates, options: DecodeOptions, k: int) -> list[Dec
         stems: what can be chosen; of more than ``crossing_max_stems`` stems, those of the lowest log-odds are left out.
         options: what is allowed and how it is scored.
         k: how many at most.
+
+    Raises:
+        UserError: the solver gives up.
     """
     if not len(stems):
         return [Decoded(np.zeros((0, 2), np.int32), np.zeros(0, np.int64), 0.0, 0)]
@@ -159,7 +163,7 @@ class _Programme:
         """The best structure that is not excluded; ``None`` where there is no other.
 
         Raises:
-            RuntimeError: the solver gives up.
+            UserError: the solver gives up.
         """
         start = np.cumsum([0, *(len(block[3]) for block in self.rows)])
         row = np.concatenate([block[0] + first for block, first in zip(self.rows, start[:-1], strict=True)])
@@ -172,7 +176,10 @@ class _Programme:
         if result.status == _INFEASIBLE:
             return None
         if result.x is None:
-            raise RuntimeError(f"the integer programme was not solved: {result.message}")
+            raise UserError(
+                f"crossing stems: the integer programme was not solved ({result.message}); raise min_confidence or lower "
+                "crossing_max_stems"
+            )
         n, joints = len(self.stems), len(self.outer)
         chosen = result.x > _HALF
         stem = np.flatnonzero(chosen[:n] | chosen[n: 2 * n])
