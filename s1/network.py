@@ -10,6 +10,7 @@ blocks add to it stays small beside it, and each convolution that looks sideways
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,10 @@ SIZE_CLASSES = 11
 """Side of a box: 1 .. 10, and beyond."""
 LOC_BEYOND = LOC_CLASSES - 1
 SIZE_BEYOND = SIZE_CLASSES - 1
+
+BAND = 24
+"""Rows of a map that are computed together where only its upper triangle is: fewer waste less of the triangle's edge,
+more make larger convolutions."""
 
 ON_PRIOR = 0.01
 """Share of the cells that are on, about: what the untrained network says of each cell (the bias of Lin et al. 2017,
@@ -71,6 +76,41 @@ def split_outputs(values: Tensor, box_type: int) -> TypeOutputs:
     return TypeOutputs(on.squeeze(-1), loc_x, loc_y, classes[0], classes[-1], scalars[0], scalars[-1])
 
 
+class Window(NamedTuple):
+    """Rows ``top .. bottom-1`` and columns ``left .. right-1`` of a map."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def windows_around(inside: Tensor) -> list[Window]:
+    """Bands of at most :data:`BAND` rows that hold every inside cell of ``(batch, rows, columns)``, cut to its columns."""
+    any_inside = inside.any(dim=0)
+    windows = []
+    for top in range(0, any_inside.shape[0], BAND):
+        bottom = min(top + BAND, any_inside.shape[0])
+        columns = torch.nonzero(any_inside[top:bottom].any(dim=0)).squeeze(1)
+        if len(columns):
+            windows.append(Window(top, bottom, int(columns[0]), int(columns[-1]) + 1))
+    return windows
+
+
+def convolved(x: Tensor, layer: nn.Conv2d, window: Window) -> Tensor:
+    """``(batch, out, bottom - top, right - left)``: a window of the convolution of a ``(batch, in, rows, columns)`` map.
+
+    The layer pads as it keeps the map's size; so do the zeros here.
+    """
+    margin = layer.padding[0]
+    rows, columns = x.shape[2:]
+    top, bottom = max(window.top - margin, 0), min(window.bottom + margin, rows)
+    left, right = max(window.left - margin, 0), min(window.right + margin, columns)
+    missing = (left - window.left + margin, window.right + margin - right,
+               top - window.top + margin, window.bottom + margin - bottom)
+    return F.conv2d(F.pad(x[:, :, top:bottom, left:right], missing), layer.weight, layer.bias, dilation=layer.dilation)
+
+
 class ResidualBlock(nn.Module):
     """relu, dilated 3x3 convolution, relu, 1x1 convolution, added to the stream; starts as the identity."""
 
@@ -85,6 +125,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         return stream + self.mix(F.relu(self.look(F.relu(stream))))
+
+    def add_to(self, stream: Tensor, windows: Sequence[Window]) -> None:
+        """What :meth:`forward` adds, added to the stream in the given windows of the map alone, in place."""
+        seen = F.relu(stream)
+        for window in windows:
+            added = F.relu_(convolved(seen, self.look, window))
+            added = F.linear(added.permute(0, 2, 3, 1), self.mix.weight.flatten(1), self.mix.bias)
+            stream[:, :, window.top: window.bottom, window.left: window.right] += added.permute(0, 3, 1, 2)
 
 
 class ProposalNetwork(nn.Module):
@@ -117,7 +165,17 @@ class ProposalNetwork(nn.Module):
         return F.embedding(code, self.pair_table.to(dtype)).permute(0, 3, 1, 2)
 
     def features(self, row_codes: Tensor, col_codes: Tensor, inside: Tensor) -> Tensor:
-        """What is known about each cell of a map or of a patch of one, after all convolutions.
+        """What is known about each cell of a map or of a patch of one: :meth:`head_features` of :meth:`stream`."""
+        return self.head_features(self.stream(row_codes, col_codes, inside))
+
+    def head_features(self, cells: Tensor) -> Tensor:
+        """``(..., head_hidden)`` of cells, from their ``(..., channels)`` in the residual stream."""
+        return F.relu(F.linear(F.relu(cells), self.head.weight.flatten(1), self.head.bias))
+
+    def stream(self, row_codes: Tensor, col_codes: Tensor, inside: Tensor) -> Tensor:
+        """The residual stream at each cell of a map or of a patch of one, after all blocks.
+
+        Where no gradients are wanted, only windows around the inside cells are computed: about half of a map.
 
         Args:
             row_codes: ``(batch, rows)`` base codes of the map's rows (N, and beyond the sequence: 4).
@@ -125,14 +183,24 @@ class ProposalNetwork(nn.Module):
             inside: ``(batch, rows, columns)`` bool: cells (i, j) of the sequence with i < j.
 
         Returns:
-            ``(batch, rows, columns, head_hidden)``; means nothing outside.
+            ``(batch, rows, columns, channels)``; means nothing outside.
         """
         x = self.pair_map(row_codes, col_codes, inside)  # (batch, 24, rows, columns)
-        stream = self.first(x)  # (batch, channels, rows, columns)
-        stream = stream.masked_fill(~inside.unsqueeze(1), OUTSIDE)
-        for block in self.blocks:
-            stream = block(stream)
-        return F.relu(self.head(F.relu(stream))).permute(0, 2, 3, 1)
+        if torch.is_grad_enabled():
+            stream = self.first(x).masked_fill(~inside.unsqueeze(1), OUTSIDE)  # (batch, channels, rows, columns)
+            for block in self.blocks:
+                stream = block(stream)
+        else:
+            windows = windows_around(inside)
+            stream = x.new_full((x.shape[0], self.config.channels, *x.shape[2:]), OUTSIDE).contiguous(
+                memory_format=torch.channels_last
+            )
+            for window in windows:
+                here = (slice(None), slice(None), slice(window.top, window.bottom), slice(window.left, window.right))
+                stream[here] = convolved(x, self.first, window).masked_fill(~inside.unsqueeze(1)[here], OUTSIDE)
+            for block in self.blocks:
+                block.add_to(stream, windows)
+        return stream.permute(0, 2, 3, 1)
 
     def on_logits(self, cells: Tensor) -> Tensor:
         """``(n, 3)`` logits of being covered by a box of each type, from the cells' ``(n, head_hidden)`` features."""

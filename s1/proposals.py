@@ -9,6 +9,7 @@ proposes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ MAX_LOCATION = LOC_BEYOND - 1
 
 MAX_SCALAR_SIZE = 1 << 14
 """A scalar size above this counts as this: no map that fits in memory holds a box so large."""
+
+ROUNDING = 0.01
+"""More than rounding changes a logit by."""
 
 HLOOP_AREA_SHARE = 0.5
 """Share of an hloop's square that lies above the diagonal, about; its threshold on n_proposal shrinks by it."""
@@ -324,7 +328,7 @@ def propose_batch(
     rows = len(codes)
     waiting = [Proposals.concatenate([]) for _ in selections]
     done: list[list[ProposedBoxes]] = [[] for _ in selections]
-    for next_row, patches in map_bands(network, codes, inference):
+    for next_row, patches in map_bands(network, codes, inference, least_on_logit(selections)):
         bands: list[list[Proposals]] = [[before] for before in waiting]
         while True:
             with timed(seconds, "network"):
@@ -348,8 +352,20 @@ def propose_batch(
         ]
 
 
+def least_on_logit(selections: Sequence[SelectionOptions]) -> float | None:
+    """A logit of p_on below which a cell proposes nothing in any of the selections; None where one takes every cell.
+
+    It lies a little below that of the lowest threshold, so that rounding decides nothing here:
+    :func:`cell_proposals` compares with the threshold itself.
+    """
+    if any(s.selection not in ("on_threshold", "both") for s in selections):
+        return None
+    lowest = min(s.on_threshold for s in selections)
+    return math.log(lowest / (1 - lowest)) - ROUNDING if lowest > 0 else None
+
+
 def map_bands(
-    network: ProposalNetwork, codes: Sequence[np.ndarray], inference: InferenceOptions
+    network: ProposalNetwork, codes: Sequence[np.ndarray], inference: InferenceOptions, least_on: float | None
 ) -> Iterator[tuple[int, Iterator[CellOutputs]]]:
     """The bands of a batch of maps from the top: the row after a band, and its patches from the diagonal to the right.
 
@@ -365,7 +381,7 @@ def map_bands(
             bottom if bottom < longest else longest + MAX_LOCATION,
             (
                 patch_outputs(network, padded, lengths, (top, bottom), (left, min(left + inference.patch, longest)),
-                              inference.precision)
+                              inference.precision, least_on)
                 for left in range(top, longest, inference.patch)
             ),
         )
@@ -378,22 +394,29 @@ def patch_outputs(
     rows: tuple[int, int],
     cols: tuple[int, int],
     precision: str,
+    least_on: float | None,
 ) -> CellOutputs:
-    """The outputs at the cells of a batch of maps with rows and columns in the given ranges (the end left out)."""
+    """The outputs at the cells of a batch of maps with rows and columns in the given ranges (the end left out).
+
+    Only at those where some type's logit of p_on exceeds ``least_on``, unless that is None.
+    """
     margin = receptive_field(network.config)
     index = torch.arange(codes.shape[1], device=codes.device)
     row_index = index[max(rows[0] - margin, 0): rows[1] + margin]
     col_index = index[max(cols[0] - margin, 0): cols[1] + margin]
     inside = (row_index[:, None] < col_index[None, :]) & (col_index < lengths[:, None])[:, None, :]
     with torch.autocast(codes.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        features = network.features(codes[:, row_index], codes[:, col_index], inside)
+        stream = network.stream(codes[:, row_index], codes[:, col_index], inside)
     first_row, first_col = rows[0] - int(row_index[0]), cols[0] - int(col_index[0])
     window = (
         slice(None), slice(first_row, first_row + rows[1] - rows[0]), slice(first_col, first_col + cols[1] - cols[0])
     )
     row, i, j = torch.nonzero(inside[window], as_tuple=True)
-    outputs = network.cell_outputs(features[window][row, i, j])
-    return CellOutputs(row, i + rows[0], j + cols[0], lengths[row], outputs)
+    features = network.head_features(stream[window][row, i, j].to(network.head.weight.dtype))
+    if least_on is not None:
+        kept = torch.nonzero((network.on_logits(features) > least_on).any(dim=1)).squeeze(1)
+        row, i, j, features = (values[kept] for values in (row, i, j, features))
+    return CellOutputs(row, i + rows[0], j + cols[0], lengths[row], network.cell_outputs(features))
 
 
 def in_row_order(parts: Sequence[tuple[np.ndarray, ProposedBoxes]], rows: int) -> ProposedBoxes:

@@ -12,11 +12,12 @@ from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
 from rna.pairs import impossible_stems
 from rna.sequence import encode
 from s1.config import NetworkConfig
-from s1.network import ProposalNetwork, receptive_field, split_outputs
+from s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
 from s1.proposals import (
     CellOutputs,
     all_proposals,
     group,
+    least_on_logit,
     merge,
     propose_boxes,
     propose_selections,
@@ -166,6 +167,43 @@ def test_several_selections_at_once_give_what_each_gives():
         sizes.add(len(alone.boxes))
         assert [as_dict(proposed, row) for row in range(2)] == [as_dict(alone, row) for row in range(2)]
     assert len(sizes) == len(SELECTIONS)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((0, 57), (0, 57)), ((20, 50), (30, 57)), ((30, 57), (0, 40)), ((0, 1), (0, 2))])
+def test_windows_give_what_the_whole_map_gives(rows, columns):
+    """Without gradients only windows around the inside cells are computed, with them the whole map."""
+    network = random_network(3)
+    rng = np.random.default_rng(2)
+    codes = torch.from_numpy(rng.integers(0, 5, (3, 57)).astype(np.uint8))
+    i, j = (torch.arange(*ends) for ends in (rows, columns))
+    inside = (i[:, None] < j) & (j < torch.tensor([57, 31, 12])[:, None])[:, None, :]
+    whole = network.stream(codes[:, i], codes[:, j], inside)
+    with torch.inference_mode():
+        windows = network.stream(codes[:, i], codes[:, j], inside)
+    assert inside.any() and torch.allclose(windows[inside], whole[inside], rtol=1e-9, atol=1e-9)
+
+
+def test_windows_hold_every_inside_cell_and_little_else():
+    inside = torch.zeros(2, 3 * BAND, 100, dtype=torch.bool)
+    inside[0, 0, 7] = inside[1, BAND - 1, 30] = inside[0, 2 * BAND + 5, 99] = True
+    assert windows_around(inside) == [Window(0, BAND, 7, 31), Window(2 * BAND, 3 * BAND, 99, 100)]
+    length = 100
+    triangle = torch.triu(torch.ones(1, length, length, dtype=torch.bool), 1)
+    area = sum((w.bottom - w.top) * (w.right - w.left) for w in windows_around(triangle))
+    assert area < 0.65 * length**2
+
+
+@pytest.mark.parametrize("thresholds", [(0.3, 0.05), (0.0, 0.3)])
+def test_cells_left_out_before_the_outputs_would_have_proposed_nothing(thresholds, monkeypatch):
+    network = random_network(0)
+    codes = random_codes(np.random.default_rng(1), 30, 24)
+    selections = [SelectionOptions(on_threshold=t) for t in thresholds]
+    quick = propose_selections(network, codes, selections)
+    monkeypatch.setattr("s1.proposals.least_on_logit", lambda selections: None)
+    slow = propose_selections(network, codes, selections)
+    for a, b in zip(quick, slow, strict=True):
+        assert [as_dict(a, row) for row in range(2)] == [as_dict(b, row) for row in range(2)] and len(a.boxes) > 0
+    assert least_on_logit([SelectionOptions(), SelectionOptions(selection="union")]) is None
 
 
 def test_the_receptive_field_is_what_it_says():
