@@ -124,6 +124,9 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert a.equal(b)
 
+    finished = train(config, table, seed=1, folder=tmp_path / "whole", tracker=MemoryTracker(), progress=False)
+    assert finished.figures == whole.figures and finished.fit.best_epoch == whole.fit.best_epoch
+
     with pytest.raises(UserError, match="another network"):
         other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
