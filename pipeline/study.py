@@ -89,7 +89,6 @@ def run_study(study: StudyConfig, source: Path) -> StudyReport:
         tracker.params({"runs": len(children)})
         tracker.text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), "study.yaml")
         tracker.dataset(Path(children[0].config.data.in_file).name, digest, children[0].config.data.in_file, "source", {})
-        prepare_once(children)
         done, failed, started = run_children(children, study, tracker)
         if not done:
             raise UserError(f"no run of the study {study.name} has finished: {_first(failed) or 'raise max_minutes'}")
@@ -109,7 +108,7 @@ def _first(failed: dict[Child, str]) -> str:
 
 
 def prepare_once(children: Sequence[Child]) -> None:
-    """Prune and encode what several children share, so that workers only read it.
+    """Prune and encode what several children share, so that workers which start together need not all make it.
 
     Raises:
         UserError: a table cannot be used.
@@ -169,6 +168,7 @@ def _results(
         for child, run_id in jobs:
             yield child, *work(child, study.name, parent_run_id, run_id, deadline)
         return
+    prepare_once([child for child, _ in jobs])
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers inherit it; this process has its threads already
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
     try:
