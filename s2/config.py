@@ -115,6 +115,7 @@ class TrainingConfig(Options):
 
     epoch: int = Field(50, ge=1, description="passes over the training rows")
     batch_size: int = Field(2, ge=1, description="rows in a batch")
+    max_boxes: int = Field(0, ge=0, description="rows with more boxes do not train; 0: no limit")
     n_length_groups: int = Field(
         20, ge=1, description="groups of rows with a similar number of boxes, from which batches are drawn"
     )

@@ -237,6 +237,10 @@ def train(
         UserError: the rows cannot be split, the loss is not finite, or a checkpoint does not fit.
     """
     train_rows, val_rows, test_rows = split_rows(data, config.split, seed)
+    if config.training.max_boxes:
+        train_rows = train_rows[np.diff(data.offsets)[train_rows] <= config.training.max_boxes]
+        if not len(train_rows):
+            raise UserError(f"{data.meta.source}: no row has training.max_boxes {config.training.max_boxes} boxes or fewer")
     module = S2Module(config, data, seed)
     training, augmentation = config.training, config.augmentation
     batches = EpochBatches(

@@ -464,6 +464,14 @@ def test_partial_rows_can_be_kept_for_training_alone():
     assert set(train_rows.tolist()) == {row for row in range(80) if int(data.group[row]) not in judged}
 
 
+def test_rows_with_many_boxes_can_be_left_out_of_training_alone(tmp_path):
+    data = random_dataset(COUNTS, signal=0.8)
+    result = fitted(tmp_path / "some", config_of(max_boxes=8, epoch=1), data)
+    assert result.train.rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 9] and result.val.rows.tolist() == [10, 11, 12, 13, 14]
+    with pytest.raises(UserError, match=r"no row has training\.max_boxes 1 boxes or fewer"):
+        fitted(tmp_path / "none", config_of(max_boxes=1), data)
+
+
 def test_the_test_part_is_scored_with_the_weights_that_are_kept(tmp_path):
     data = random_dataset(COUNTS, signal=0.8)
     config = config_of().model_copy(update={"split": SplitConfig(by="order", train_share=0.7, test_share=0.2)})
