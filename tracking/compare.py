@@ -25,7 +25,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         parent_run_id: only the children of this run.
 
     Returns:
-        One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file``, ``simulated`` (whether the
+        One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file`` (the table, or the transcripts), ``simulated`` (whether the
         run's inputs are named so), every parameter in force (``network.n_dim``, text) and every metric (``best/val/auroc``).
 
     Raises:
@@ -64,8 +64,9 @@ def _params(run: Run) -> dict[str, str]:
 
 
 def _inputs(run: Run) -> dict[str, object]:
-    in_file = _params(run).get("data.in_file", "")
-    names = [in_file, *(given.dataset.name for given in run.inputs.dataset_inputs)]
+    given = _params(run)
+    in_file = given.get("data.in_file") or given.get("data.transcripts", "")
+    names = [in_file, *(entry.dataset.name for entry in run.inputs.dataset_inputs)]
     return {"in_file": in_file, "simulated": any("simulated" in name for name in names)}
 
 
