@@ -25,8 +25,9 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         parent_run_id: only the children of this run.
 
     Returns:
-        One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file`` (the table, or the transcripts), ``simulated`` (whether the
-        run's inputs are named so), every parameter in force (``network.n_dim``, text) and every metric (``best/val/auroc``).
+        One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file`` (the table, or the transcripts),
+        ``simulated`` (whether the run's inputs are named so), every parameter in force (``network.n_dim``, text) and every
+        metric (``best/val/auroc``).
 
     Raises:
         UserError: there is no such experiment or no such run in it, or the tracking store cannot be reached.
