@@ -33,8 +33,8 @@ from s1.network import ProposalNetwork
 from s1.predict import with_proposals
 from s1.selection import InferenceOptions, SelectionOptions
 from s2.scorer import Scorer
-from structures.candidates import DecodeOptions, log_odds
-from structures.decode import Decoded, k_best_batch
+from structures.candidates import Decoded, DecodeOptions, log_odds
+from structures.decode import k_best_batch
 from structures.pairing import (
     PairProbabilities,
     base_pair_probabilities,
@@ -86,6 +86,8 @@ class ChainOptions(Options):
     def _fit_together(self) -> ChainOptions:
         if self.k > 1 and self.decoder != "exact":
             raise ValueError(f"k {self.k} needs the decoder exact, the decoder {self.decoder} gives one structure")
+        if self.decoding.crossing and self.decoder != "exact":
+            raise ValueError(f"crossing stems need the decoder exact, the decoder {self.decoder} finds none")
         return self
 
 

@@ -44,6 +44,7 @@ MODEL_OVERRIDES = {
     "gamma": "chain.gamma",
     "min_confidence": "chain.decoding.min_confidence",
     "min_hairpin": "chain.decoding.min_hairpin",
+    "crossing": "chain.decoding.crossing",
     "threshold": "chain.decoding.threshold",
     "max_len": "chain.max_len",
     "max_boxes": "chain.max_boxes",

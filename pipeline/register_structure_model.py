@@ -13,6 +13,7 @@ from pydantic import Field
 from entry.errors import run_command
 from entry.options import parse
 from pipeline.chain import save_chain
+from pipeline.config import SAMPLE
 from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, default_scorer, open_models
 
@@ -28,7 +29,6 @@ OVERRIDES = {
     "seed": "seed",
     "experiment": "experiment",
 }
-SHIPPED_TABLE = "data/sample_simulated_s1.parquet"
 EXAMPLE = pd.DataFrame({
     "sequence": ["GGGGCUAUAGCUCAGCUGGGAGAGCGCUUGCAUGGCAUGCAAGAGGUCAGCGGUUCGAUCCCGCUUAGCUCCACCA"], "name": ["tRNA-Ala"]
 })
@@ -40,7 +40,7 @@ class RegisterOptions(ModelOptions):
 
     registered_name: str = Field("rna-structure", min_length=1, description="name in the registry")
     known: str = Field(
-        SHIPPED_TABLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
+        SAMPLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
         " champion, so give the same file each time"
     )
     max_rows: int = Field(100, ge=0, description="structures to measure on, drawn at random; 0: all")
