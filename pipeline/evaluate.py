@@ -133,6 +133,18 @@ def _structures_of_table(path: Path) -> formats.Structures:
     return out
 
 
+def within(known: list[formats.Structure], max_len: int, path: str) -> list[formats.Structure]:
+    """The structures of ``max_len`` bases at most; 0: all.
+
+    Raises:
+        UserError: none is left.
+    """
+    kept = [s for s in known if not max_len or len(s.seq) <= max_len]
+    if not kept:
+        raise UserError(f"{path}: every structure is longer than max_len {max_len}; raise it")
+    return kept
+
+
 def drawn(known: list[formats.Structure], most: int, seed: int) -> list[formats.Structure]:
     """At most so many of the structures, drawn at random, in their order; 0: all."""
     if not 0 < most < len(known):
@@ -337,13 +349,11 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     found, digest = read_known(options.known)
     models, chain = open_models(options)
     tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
-    known = [s for s in found.records if not chain.max_len or len(s.seq) <= chain.max_len]
+    known = within(found.records, chain.max_len, options.known)
     counts = {
         "records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)
     }
     tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, counts)
-    if not known:
-        raise UserError(f"{options.known}: every structure is longer than max_len {chain.max_len}; raise it")
     known = drawn(known, options.max_rows, options.seed)
     tools = [own_tool(models, chain), rnafold(), *(tool(name) for name in options.tools)]
     for each in tools:

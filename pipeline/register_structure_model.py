@@ -14,7 +14,7 @@ from entry.errors import run_command
 from entry.options import parse
 from pipeline.chain import save_chain
 from pipeline.config import SAMPLE
-from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known
+from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, default_scorer, open_models
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def run_register(options: RegisterOptions):
     """
     models, chain = open_models(options)
     found, digest = read_known(options.known)
+    known = drawn(within(found.records, chain.max_len, options.known), options.max_rows, options.seed)
     from tracking.models import NETWORK_FOLDER, STRUCTURE_MODEL
     from tracking.registry import log_model
     from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
@@ -69,8 +70,6 @@ def run_register(options: RegisterOptions):
     with start_run(COMMAND, f"register {options.registered_name}", experiment=options.experiment) as tracker:
         tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
         tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, {"records": len(found.records)})
-        known = drawn([s for s in found.records if not chain.max_len or len(s.seq) <= chain.max_len], options.max_rows,
-                      options.seed)
         summary = evaluate(known, [own_tool(models, chain)], options.seed).summary
         row = summary[summary["family"] == ALL].iloc[0]
         metrics = {figure: float(row[figure]) for figure in FIGURES}

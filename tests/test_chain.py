@@ -35,8 +35,10 @@ def assert_same(first, second) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text("ACGUN", min_size=1, max_size=40), min_size=1, max_size=4), st.sampled_from(["exact", "mea", "crossing"]),
-       st.sampled_from([0, 3, 5]))
+@given(
+    st.lists(st.text("ACGUN", min_size=1, max_size=40), min_size=1, max_size=4),
+    st.sampled_from(["exact", "mea", "crossing"]), st.sampled_from([0, 3, 5]),
+)
 def test_structures_are_valid_and_made_of_what_was_chosen(seqs, decoder, min_hairpin):
     crossing = decoder == "crossing"
     decoding = DecodeOptions(min_hairpin=min_hairpin, threshold=0.5, crossing=crossing, crossing_max_stems=20)
