@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from entry.errors import UserError
+from entry.options import load_yaml
+from pipeline.config import TrainConfig
 from rna.boxes import HLOOP, ILOOP, STEM
 from rna.pairs import RELATIONS, relation
 from s2.batches import BEYOND, make_batch
@@ -258,6 +262,31 @@ def test_a_dataset_without_sequences_is_refused():
     data = encode_boxes(table_of(ROWS), "s1_features")
     with pytest.raises(UserError, match=r"whole sequences: set features\.kind to relational"):
         network_for(data)(make_batch(data, np.array([0])))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"network": {"architecture": "relational"}}, "or relational_shuffle_label, not baseline"),
+        ({"network": {"architecture": "relational"}, "features": {"kind": "relational"},
+          "augmentation": {"bb_augmentation_shift": True, "bb_shift": 2}}, "take bb_augmentation_shift away"),
+        ({"features": {"kind": "s1_features", "without": ["energy"]}}, "without names energy, which the kind s1_features"),
+        ({"network": {"relational": {"dilations": []}}}, "dilations must be one or more numbers from 1 on"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_any_work(values, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["relational", "relational_s1"])
+def test_the_configs_describe_this_network(name):
+    config = TrainConfig.model_validate(load_yaml(Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"))
+    data = dataset(config.features)
+    network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
+    assert isinstance(network, RelationalNetwork)
+    assert network.inputs.has == {"confidence": name == "relational_s1", "energy": True, "counts": True, "chains": True}
+    assert config.registered_name == "s2-" + name.replace("_", "-") and config.split.test_share == 0.1
 
 
 def test_the_other_architecture_takes_the_same_features():
