@@ -4,13 +4,14 @@
 
 Random sequences are proposed for as the command ``propose`` does it. Network and proposals are timed in CPU time of one
 thread, so that other work on the machine counts little; with more threads, in wall time. The slow reference is the
-cell-by-cell reading of ``tests/s1_reference.py`` on the same outputs of the network, on a few sequences. Without a trained
-network one with random weights is timed: its arithmetic is the same, but it proposes another number of boxes.
+cell-by-cell reading of ``tests/s1_reference.py`` of a network's outputs, on a few sequences. Without a trained network one
+with random weights is timed: its arithmetic is the same, but its cells agree on no box, so it proposes more of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -47,6 +48,9 @@ CELLS = 600_000
 """Map cells of the sequences of one measurement: enough for several batches."""
 REFERENCE_CELLS = 12_000
 FOLDED_BASES = 6_000
+ON_SHARE = 0.03
+"""Share of the cells that may propose with random weights, by type: somewhat more than a trained network has."""
+TYPICAL_SIZE = 3.0
 CONFIG = ROOT / "configs" / "s1.yaml"
 
 
@@ -58,8 +62,15 @@ def network_to_time(model: str) -> tuple[ProposalNetwork, str]:
     network = ProposalNetwork(NetworkConfig(**load_yaml(CONFIG)["network"])).requires_grad_(False)
     for block in network.blocks:
         torch.nn.init.normal_(block.mix.weight, std=0.1)
+    codes = torch.randint(0, 4, (1, max(LENGTHS) // 4), dtype=torch.uint8)
+    inside = upper_triangle(torch.tensor([codes.shape[1]]), codes.shape[1])
+    with torch.inference_mode():
+        cells = network.features(codes, codes, inside)[inside]
+    threshold = SelectionOptions().on_threshold
     for layer in network.outputs:
         torch.nn.init.normal_(layer.weight, std=0.3)
+        layer.bias[0] = math.log(threshold / (1 - threshold)) - torch.quantile(cells @ layer.weight[0], 1 - ON_SHARE)
+        layer.bias[-1] = TYPICAL_SIZE
     return network, f"random weights of the size of `configs/{CONFIG.name}` (there is no network in `{model}`)"
 
 
