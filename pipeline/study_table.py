@@ -170,6 +170,13 @@ def answer(table: pd.DataFrame) -> str:
         ("confidence", 1, "The first stage's confidence"),
     )
     said += [f"{what} {_verdict(table.loc[name], part, sign)}." for name, sign, what in effects if _compared(table, name, part)]
+    rules = [name for name in ("energy_rule", "chain_rule") if name in table.index]
+    if len(rules) == 2 and level["chain_rule"] > max(level["energy_rule"], network):
+        said.append(
+            "The sequence holds the answer, but not box by box: ranking by a box's own free energy scores "
+            f"{level['energy_rule']:.3f}, by that of the best chain of stems and loops through it {level['chain_rule']:.3f}, "
+            "without any training."
+        )
     taken = [(group, f"no_{group}") for group in ("type", "place", "size") if _compared(table, f"no_{group}", part)]
     if taken:
         each = (f"{group} {_verdict(table.loc[name], part, -1)}" for group, name in taken)

@@ -80,5 +80,10 @@ def test_the_answer_says_what_the_figures_say():
     assert "The sequence does harm: -0.02" in worse and "attention" not in worse
 
 
+def test_the_answer_praises_the_chain_only_where_it_is_better():
+    assert "not box by box" in answer(study(scaled=0.8, energy_rule=0.7, chain_rule=0.95))
+    assert "not box by box" not in answer(study(scaled=0.8, energy_rule=0.7, chain_rule=0.78))
+
+
 def test_an_answer_needs_the_network_it_is_about():
     assert "no run" in answer(study(size_share=0.7))
