@@ -28,7 +28,7 @@ def network_card(about: Mapping[str, Any]) -> str:
     Args:
         about: what the training knows of itself: ``config`` (its options), ``data`` (a list of ``name``, ``digest``,
             ``rows``, ``transcripts``), ``excluded`` (``files``, ``transcripts``, ``rows``), ``train_rows``, ``val_rows``,
-            ``epochs``, ``best_epoch``, ``weights``, ``receptive_field``, ``command``, ``git_commit``, ``git_dirty``,
+            ``epochs``, ``weights``, ``receptive_field``, ``command``, ``git_commit``, ``git_dirty``,
             ``run_id``, ``versions`` (package to version), ``figures`` (of the kept weights on the validation
             rows; None where one is undefined).
     """
@@ -46,8 +46,8 @@ def network_card(about: Mapping[str, Any]) -> str:
         about["command"],
         "```",
         "",
-        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of epoch {about['best_epoch'] + 1}, which found the "
-        f"largest share of the target boxes of the validation rows. {_commit(about)}, MLflow run `{about['run_id']}`; "
+        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. {_commit(about)}, MLflow run "
+        f"`{about['run_id']}`; "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
         "",
         f"{about['train_rows']:,} rows trained, {about['val_rows']:,} validated; no transcript is on both sides.",

@@ -211,8 +211,9 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         }
         report = _log_result(config, table, result, about, tracker)
     logger.info(
-        "%s: %d rows trained, best epoch %d of %d, box sensitivity %.4f",
-        name, len(result.train_rows), result.fit.best_epoch + 1, result.fit.epochs, result.fit.best_value,
+        "%s: %d rows trained, %d epochs, au-ROC %.4f, box sensitivity %.4f at %.1f boxes per row",
+        name, len(result.train_rows), result.fit.epochs,
+        *(result.figures[figure] for figure in ("auroc", "box_sensitivity", "boxes_per_row")),
     )
     return report
 
@@ -232,8 +233,6 @@ def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dic
         "train_rows": len(result.train_rows),
         "val_rows": len(result.val_rows),
         "epochs": result.fit.epochs,
-        "best_epoch": result.fit.best_epoch,
-        MONITOR: result.fit.best_value,
         "figures": {name: value if math.isfinite(value) else None for name, value in result.figures.items()},
         "weights": weight_count(result.network),
         "receptive_field": 2 * receptive_field(config.network) + 1,
@@ -246,11 +245,10 @@ def _log_result(
 ) -> TrainS1Report:
     tracker.metrics(
         {
-            "best/box_sensitivity": result.fit.best_value, "best/epoch": result.fit.best_epoch,
             "fit_seconds": result.fit.seconds, "weights": about["weights"], "receptive_field": about["receptive_field"],
             **{f"kept/{name}": value for name, value in result.figures.items()},
         },
-        step=max(result.fit.best_epoch, 0),
+        step=result.fit.epochs - 1,
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NETWORK_FOLDER
@@ -262,7 +260,7 @@ def _log_result(
         model = log_model(
             tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
             input_example=pd.DataFrame({"seq": table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
-            metrics={MONITOR: result.fit.best_value}, step=max(result.fit.best_epoch, 0),
+            metrics={MONITOR: result.figures["auroc"]}, step=result.fit.epochs - 1,
         )
     return TrainS1Report(tracker.run_id, result, model.uri, model.version)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from boxtables.table import BoxTable
 from entry.errors import UserError
 from entry.tracker import Tracker
-from fitting.loop import FitResult, TrackedModule, fit, load_checkpoint
+from fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
 from rna.boxes import BOX_TYPES, is_in
 from s1.batches import EpochMaps, MapBatch, Maps, OrderedMaps
 from s1.config import S1Config
@@ -29,8 +29,9 @@ from s1.proposals import CellOutputs, all_proposals, merge
 IDENTITY = "s1_identity"
 """Key under which a checkpoint keeps what it was trained with and on."""
 
-MONITOR = "val/box_sensitivity"
-"""The figure whose highest value marks the best epoch."""
+MONITOR = "val/auroc"
+"""The figure that is followed from epoch to epoch, and by which registered networks are compared. Box sensitivity is none:
+at a fixed threshold it goes up and down with the number of proposals."""
 
 
 VALIDATION_BATCHES = 4
@@ -199,7 +200,7 @@ def split_rows(frame: pd.DataFrame, config: S1Config, seed: int) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained network: the epoch with the best box sensitivity.
+    """A trained network: the last epoch's, at whose end the learning rates have fallen to zero.
 
     Attributes:
         network: with that epoch's weights.
@@ -249,8 +250,7 @@ def train(
         folder=folder, tracker=tracker, precision=training.precision, monitor=MONITOR, progress=progress,
         max_seconds=max_seconds,
     )
-    if result.checkpoint is not None:
-        module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
+    module.load_state_dict(load_checkpoint(folder / LAST)["state_dict"])
     figures = evaluate(module, val_batches)
     return TrainResult(module.network.cpu().eval(), result, figures, train_rows, val_rows)
 
