@@ -295,8 +295,8 @@ def _expected_accuracy(
     stands = is_in(boxes, targets)
     missing = np.diff(targets.offsets) - np.bincount(targets.row[is_in(targets, boxes)], minlength=len(found))
     return [
-        [Decoded(pairs, np.flatnonzero(stands & (boxes.row == row)), float("nan"), int(missing[row]))]
-        for row, pairs in enumerate(found)
+        [Decoded(pairs, start + np.flatnonzero(stands[start:end]), float("nan"), int(missing[row]))]
+        for row, (pairs, (start, end)) in enumerate(zip(found, pairwise(boxes.offsets.tolist()), strict=True))
     ]
 
 
@@ -325,8 +325,7 @@ def free_energy(seq: str, pairs: np.ndarray) -> float:
     import RNA
 
     nested, _ = remove_pseudoknots(pairs)
-    compound = RNA.fold_compound(decode_bases(encode(seq), rna=True))
-    energy = float(compound.eval_structure(to_dot_bracket(nested, len(seq))))
+    energy = float(RNA.eval_structure_simple(decode_bases(encode(seq), rna=True), to_dot_bracket(nested, len(seq))))
     return energy if energy < IMPOSSIBLE_ENERGY else float("nan")
 
 

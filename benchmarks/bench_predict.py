@@ -1,0 +1,79 @@
+"""Seconds per sequence from sequence to structure, over sequence lengths, with trained networks.
+
+    python benchmarks/bench_predict.py --s1_model data/s1_network --s2_model data/s2_model --figure predict_time.png
+
+Random sequences; a chunk at a time, as the command does it; nothing is written or drawn. CPU time and wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from pipeline.chain import ChainOptions, Models, predict_each
+from pipeline.open_models import ModelOptions, open_models
+from rna import formats
+from rna.sequence import decode
+
+LENGTHS = (50, 100, 200, 500, 1000, 2000)
+BASES_PER_LENGTH = 6_000
+PARTS = ("proposals", "scores", "decoding")
+
+
+def measured(models: Models, options: ChainOptions, length: int, rng: np.random.Generator) -> dict[str, float]:
+    """Seconds per sequence of one length (CPU, wall, wall of each part), and boxes per sequence."""
+    count = max(BASES_PER_LENGTH // length, 2)
+    records = [formats.Sequence(str(n), decode(rng.integers(0, 4, length), rna=True)) for n in range(count)]
+    next(predict_each(records[:1], models, options))  # warm up
+    seconds: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = list(predict_each(records, models, options, seconds))
+    return {
+        "cpu": (time.process_time() - cpu) / count,
+        "wall": (time.perf_counter() - wall) / count,
+        **{part: seconds[part] / count for part in PARTS},
+        "boxes": sum(len(p.boxes) + p.boxes_left_out for p in found) / count,
+    }
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--s1_model", required=True)
+    parser.add_argument("--s2_model", required=True)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figure", default="", help="PNG of the seconds over the length")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    models, options = open_models(ModelOptions(s1_model=arguments.s1_model, s2_model=arguments.s2_model))
+    rng = np.random.default_rng(0)
+    rows = {length: measured(models, options, length, rng) for length in arguments.lengths}
+    print("| nt | boxes | sequences per s of CPU | CPU s | wall s | proposals | scores | decoding |")
+    print("| ---: |" + " ---: |" * 7)
+    for length, row in rows.items():
+        parts = " | ".join(f"{row[part]:.4f}" for part in PARTS)
+        print(f"| {length} | {row['boxes']:.0f} | {1 / row['cpu']:.1f} | {row['cpu']:.4f} | {row['wall']:.4f} | {parts} |")
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    if arguments.figure:
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for name in ("cpu", *PARTS):
+            axes.plot(list(rows), [row[name] for row in rows.values()], "o-", label="all (CPU)" if name == "cpu" else name)
+        axes.set(xlabel="length (nt)", ylabel="seconds per sequence", xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        figure.savefig(arguments.figure, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

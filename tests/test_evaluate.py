@@ -1,0 +1,225 @@
+"""Comparison with known structures: worked out by hand, from every format, beside tools that are there, absent or broken."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from chain_models import EVERY_CELL, saved_models
+
+from entry.errors import UserError
+from entry.tracker import MemoryTracker
+from pipeline.evaluate import (
+    ALL,
+    MEAN_OF_FAMILIES,
+    OURS,
+    EvaluateOptions,
+    drawn,
+    evaluate,
+    interval,
+    markdown,
+    read_known,
+    run_evaluate,
+    within,
+)
+from pipeline.tools import TOOL_NAMES, Tool, last_structure, rnafold, tool
+from rna import formats
+from rna.pairs import from_dot_bracket
+
+SEQ = "GGGGAAAACCCC"
+KNOWN = [
+    formats.Structure("right", SEQ, from_dot_bracket("((((....))))"), "A"),
+    formats.Structure("half", SEQ, from_dot_bracket("((((....))))"), "A"),
+    formats.Structure("shifted", SEQ, from_dot_bracket("((((....))))"), "B"),
+    formats.Structure("none", SEQ, from_dot_bracket("............"), "B"),
+]
+ANSWERS = ["((((....))))", "((........))", ".((((...))))", "............"]
+
+
+def answering(name: str, answers: list[str | Exception]) -> Tool:
+    """Gives these answers one after the other; the first one twice, because tools are warmed up with it."""
+    waiting = iter([answers[0], *answers])
+
+    def fold(seq: str) -> str:
+        answer = next(waiting)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return Tool(name, "", fold)
+
+
+def test_figures_by_hand():
+    """half: 2 of 4 pairs, F1 2 * 1 * 0.5 / 1.5. shifted: every pair is moved by one on the 5' side."""
+    found = evaluate(KNOWN, [answering("x", ANSWERS)])
+    rows = found.sequences.set_index("name")
+    assert rows["f1"].tolist() == pytest.approx([1.0, 2 / 3, 0.0, 1.0])
+    assert rows["sensitivity"].tolist() == pytest.approx([1.0, 0.5, 0.0, 1.0])
+    assert rows["ppv"].tolist() == pytest.approx([1.0, 1.0, 0.0, 1.0])
+    assert rows["f1_slack"].tolist() == pytest.approx([1.0, 2 / 3, 1.0, 1.0])
+    assert rows["exact"].tolist() == [True, False, False, True]
+    assert rows["structure"].tolist() == ANSWERS and rows["known_pairs"].tolist() == [4, 4, 4, 0]
+    assert (rows["seconds"] > 0).all()
+    summary = found.summary.set_index("family")
+    assert summary.loc["A", "f1"] == pytest.approx(5 / 6) and summary.loc["B", "f1"] == pytest.approx(0.5)
+    assert summary.loc[ALL, "f1"] == pytest.approx(8 / 3 / 4) and summary.loc[ALL, "exact"] == 0.5
+    assert summary.loc[MEAN_OF_FAMILIES, "f1"] == pytest.approx((5 / 6 + 0.5) / 2)
+    assert summary.loc[ALL, "sequences"] == 4 and np.isnan(summary.loc[MEAN_OF_FAMILIES, "f1_low"])
+    text = markdown(found)
+    assert "| x | 4 | 0.625 | 0.750 | 0.667 |" in text and "| A | 2 | 0.833 (" in text
+
+
+def test_tools_are_compared_on_what_all_could_fold():
+    broken = answering("broken", [ANSWERS[0], UserError("no\nway"), ANSWERS[2], "(("])
+    never = answering("never", [UserError("never works")] * 9)
+    absent = Tool("absent", "not installed (no program)", lambda seq: seq)
+    found = evaluate(KNOWN, [answering("x", ANSWERS), broken, never, absent])
+    assert list(found.sequences["name"]) == ["right", "shifted"] * 2
+    assert found.absent == {"absent": "not installed (no program)", "never": "failed on every sequence (never works)"}
+    assert len(found.failures) == 6
+    by_broken = found.failures[found.failures["tool"] == "broken"].to_dict("records")
+    assert by_broken[0] == {"tool": "broken", "name": "half", "reason": "no way"}
+    assert "structure of 2 characters for 12 bases" in by_broken[1]["reason"]
+    assert "Not compared: absent, not installed" in markdown(found) and "4 sequences (failures.csv)" in markdown(found)
+    with pytest.raises(UserError, match="no sequence was folded by every tool"):
+        evaluate(KNOWN[:1], [answering("never", [UserError("no")] * 9)])
+
+
+def test_rnafold_is_vienna():
+    assert not rnafold().absent
+    np.testing.assert_array_equal(rnafold().pairs("ggggaaaacccc"), KNOWN[0].pairs)
+    with pytest.raises(ValueError, match="not a base"):
+        rnafold().pairs("GG!")
+
+
+def test_interval_holds_the_mean_and_shrinks():
+    rng = np.random.default_rng(1)
+    few, many = rng.random(10), rng.random(1000)
+    for values in (few, many):
+        low, high = interval(values, 0)
+        assert low < values.mean() < high
+        standard_error = values.std(ddof=1) / len(values) ** 0.5
+        assert high - low == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
+    assert interval(many, 0) == interval(many, 0)
+    assert np.isnan(interval(np.array([0.5]), 0)).all()
+
+
+@pytest.mark.parametrize("suffix", [".dbn", ".csv", ".ct", ".bpseq"])
+def test_known_structures_from_every_format(tmp_path, suffix):
+    records = KNOWN[:1] if suffix == ".bpseq" else KNOWN
+    text = {
+        ".dbn": formats.format_dot_bracket(records), ".csv": formats.format_csv(records), ".ct": formats.format_ct(records),
+        ".bpseq": formats.format_bpseq(records[0]),
+    }[suffix]
+    (tmp_path / f"known{suffix}").write_text(text)
+    found, digest = read_known(str(tmp_path / f"known{suffix}"))
+    assert [s.name for s in found.records] == [s.name for s in records] and len(digest) == 64
+    for read, wanted in zip(found.records, records, strict=True):
+        np.testing.assert_array_equal(read.pairs, wanted.pairs)
+    assert [s.family for s in found.records] == [s.family if suffix == ".csv" else "" for s in records]
+
+
+def test_known_structures_from_an_s1_table(tmp_path):
+    frame = pd.DataFrame({
+        "seq": [SEQ, SEQ, SEQ], "one_idx": [([0, 1], [11, 10]), None, ([], [])], "family": ["A", "B", None],
+    })
+    frame.to_pickle(tmp_path / "table.pkl.gz")
+    found, _ = read_known(str(tmp_path / "table.pkl.gz"))
+    assert [(s.name, s.family, s.pairs.tolist()) for s in found.records] == [
+        ("row 0", "A", [[0, 11], [1, 10]]), ("row 2", "", [])
+    ]
+    assert [r.reason for r in found.rejected] == ["one_idx is missing"]
+    frame.drop(columns="one_idx").to_pickle(tmp_path / "bare.pkl.gz")
+    with pytest.raises(UserError, match="has no column one_idx"):
+        read_known(str(tmp_path / "bare.pkl.gz"))
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(UserError, match=r"x\.txt: the format of a structure file is told by its name"):
+        read_known(str(tmp_path / "x.txt"))
+
+
+def test_rows_are_drawn_by_seed():
+    assert drawn(KNOWN, 0, 0) == KNOWN == drawn(KNOWN, 9, 0)
+    assert [s.name for s in drawn(KNOWN, 2, 1)] == [s.name for s in drawn(KNOWN, 2, 1)] and len(drawn(KNOWN, 2, 1)) == 2
+
+
+def test_long_structures_are_left_out():
+    assert within(KNOWN, 0, "f") == within(KNOWN, 12, "f") == KNOWN
+    with pytest.raises(UserError, match=r"f: every structure is longer than max_len 11"):
+        within(KNOWN, 11, "f")
+
+
+def test_last_structure_of_an_output():
+    mxfold2 = f">x\n{SEQ}\n((((....)))) (24.8)\n"
+    contrafold = f"Use constraints: 0\n>sequence\n{SEQ}\n>structure\n((((....))))\n"
+    assert last_structure(mxfold2, 12) == last_structure(contrafold, 12) == "((((....))))"
+    assert last_structure("(((...)))", 12) == ""
+
+
+@pytest.mark.parametrize(("name", "program"), [("MXfold2", "mxfold2"), ("CONTRAfold", "contrafold"), ("sincFold", "sincFold")])
+def test_programs_are_called_and_told_when_absent(tmp_path, monkeypatch, name, program):
+    """A stand-in for the program, which pairs the first base with the last of whatever it is given."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tool(name).absent == f"not installed (no program {program} on PATH)"
+    script = tmp_path / program
+    script.write_text(
+        f"#!{sys.executable}\nimport os, sys\n_, command, last = sys.argv\n"
+        "seq = open(last).read().split()[1] if os.path.exists(last) else last\n"
+        "print('>x'); print(seq)\n"
+        "print('(' + '.' * (len(seq) - 2) + ')', '(1.0)') if 'N' not in seq else sys.exit('no N please')\n"
+    )
+    script.chmod(0o755)
+    present = tool(name)
+    assert present.absent == "" and present.pairs("gggtaac").tolist() == [[0, 6]]
+    with pytest.raises(UserError, match=f"{name}: {program} ends with status 1: no N please"):
+        present.pairs("GGNNCC")
+
+
+def test_eternafold_is_found_through_its_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("ETERNAFOLD_HOME", raising=False)
+    assert "ETERNAFOLD_HOME" in tool("EternaFold").absent
+    monkeypatch.setenv("ETERNAFOLD_HOME", str(tmp_path))
+    assert "not installed" in tool("EternaFold").absent
+    (tmp_path / "src").mkdir()
+    parameters = str(tmp_path / "parameters" / "EternaFoldParams.v1")
+    (tmp_path / "src" / "contrafold").write_text(
+        f"#!{sys.executable}\nimport sys\nassert sys.argv[3:] == ['--params', {parameters!r}]\n"
+        "print('>structure\\n((...))')\n"
+    )
+    (tmp_path / "src" / "contrafold").chmod(0o755)
+    assert tool("EternaFold").pairs("GGAAACC").tolist() == [[0, 6], [1, 5]]
+
+
+@pytest.mark.parametrize("name", ["SQUARNA", "pylinearfold"])
+def test_packages_where_they_are_installed(name):
+    found = tool(name)
+    if found.absent:
+        assert found.absent == f"not installed (pip install {name})"
+        pytest.skip(f"{name} is {found.absent}")
+    np.testing.assert_array_equal(found.pairs(SEQ), KNOWN[0].pairs)
+
+
+def test_the_command_compares_logs_and_writes(tmp_path):
+    s1, s2 = saved_models(tmp_path)
+    long = formats.Structure("long", "A" * 60, from_dot_bracket("." * 60), "B")
+    (tmp_path / "known.csv").write_text(formats.format_csv([*KNOWN, long]))
+    options = EvaluateOptions.model_validate({
+        "known": str(tmp_path / "known.csv"), "s1_model": s1, "s2_model": s2, "out_dir": str(tmp_path / "out"),
+        "tools": ["MXfold2"], "chain": EVERY_CELL.model_dump(exclude_unset=True) | {"max_len": 50},
+    })
+    tracker = MemoryTracker()
+    found = run_evaluate(options, tracker, progress=False)
+    assert list(found.summary["tool"].unique()) == [OURS, "RNAfold"] and "MXfold2" in found.absent
+    rnafold_rows = found.summary[found.summary["tool"] == "RNAfold"].set_index("family")
+    assert rnafold_rows.loc["A", "f1"] == 1.0 and rnafold_rows.loc["B", "f1"] == 0.5 and rnafold_rows.loc[ALL, "f1"] == 0.75
+    assert tracker.metric_values["RNAfold/f1"] == [(0, 0.75)] and tracker.metric_values["RNAfold/A/exact"] == [(0, 1.0)]
+    assert tracker.metric_values["count.over_max_len"] == [(0, 1.0)]
+    assert set(tracker.figures) == {"f1_by_family.png", "seconds_by_length.png"}
+    written = {p.name for p in (tmp_path / "out").iterdir()}
+    assert written == {"summary.md", "summary.csv", "sequences.csv", "failures.csv", *tracker.figures}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "summary.csv"), found.summary, check_dtype=False)
+    assert json.dumps(tracker.param_values["tools"]) == '["MXfold2"]' and set(TOOL_NAMES) > {"MXfold2"}
+    assert Path(tracker.datasets[0]["source"]).name == "known.csv"
