@@ -130,8 +130,9 @@ def prediction(seq: str = "GGGAAACCC", structure: str = "(((...)))") -> Predicti
 
 def test_the_page_keeps_its_size():
     page = Page("title", 100)
+    shown = prediction()
     for _ in range(30):
-        page.add(prediction(), ["x" * (PAGE_BYTES // 10)])
+        page.add(shown, ["x" * (PAGE_BYTES // 10)])
     for n in range(500):
         page.fail(Failure(str(n), "a reason"))
     text = page.html([("a", "b")])
