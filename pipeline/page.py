@@ -22,6 +22,7 @@ table { border-collapse: collapse } td, th { padding: .2em .8em; border-bottom: 
 td.number, th.number { text-align: right }
 details { border-top: 1px solid #ccc; padding: .4em 0 } summary { cursor: pointer }
 summary b { display: inline-block; min-width: 14em }
+td code { word-break: break-all }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; line-height: 1.5 }
 .drawings { display: flex; flex-wrap: wrap; gap: 1em } .drawings svg { width: 34em; max-width: 100%; height: auto;
 max-height: 40em }
