@@ -1,22 +1,37 @@
-"""Dense layers and dropout that are fast on CPUs, with the same results as PyTorch's own.
+"""Dense layers, attention and dropout that are fast on CPUs, with the same results as PyTorch's own.
 
-Two measurements stand behind this module (``benchmarks/README.md`` has them):
+What stands behind this module was measured (``benchmarks/README.md``):
 
 * On processors where PyTorch's single-precision matrix products go to a library that does not use the widest vector
   instructions (MKL on AMD), oneDNN's products of the same precision take half the time. PyTorch ships oneDNN, and
   ``torch.ops.mkldnn._linear_pointwise`` reaches it; where that operator is missing, :func:`torch.nn.functional.linear` serves.
-* PyTorch draws dropout masks on one core, one random number for each element. Here one 64-bit number serves for eight elements.
+  It copies a first operand that is transposed, so the smaller one stands there.
+* Operations that mix data types, such as a product with a boolean mask, cost ten times what they cost within one type. A
+  mask here is one random byte for each element, compared in place and then turned into 0 or the scale in the type of what
+  it is multiplied with.
+* Attention with dropout goes row by row: nothing is padded, and a row's scores stay in the processor's cache from one
+  operation to the next. Its gradients, and those of a whole sublayer, are written out; autograd sees one operation.
 
 On CUDA, and for every data type but float32 and bfloat16, everything falls back to PyTorch's own functions.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+NORM_EPSILON = 1e-5
+"""What layer normalisation adds to the variance (PyTorch's default)."""
+
 _BYTE_VALUES = 256
+_WORD_BYTES = 8
 _MOST_DROPPED = _BYTE_VALUES - 1  # something must be kept, or the scale of what is kept would be infinite
 
 
@@ -44,32 +59,57 @@ def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activati
     Returns:
         ``(n, m)`` of the type of ``a``.
     """
-    if _ONEDNN is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.shape[0] > 0:
+    if _ONEDNN is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
         return _ONEDNN(a, b, bias, activation, [], None)
     result = functional.linear(a, b, bias)
     return result.relu_() if activation == "relu" else result
 
 
-def keep_mask(shape: torch.Size | tuple[int, ...], probability: float, device: torch.device) -> Tensor:
-    """A random mask for dropout, True where an element is kept.
+_source = threading.local()
 
-    On the CPU a byte decides for each element, so ``probability`` is met to the nearest 1/256 (:func:`drop_share`).
+
+@contextlib.contextmanager
+def random_bytes_from(generator: np.random.BitGenerator) -> Iterator[None]:
+    """Within the context, this thread's masks on the CPU come from ``generator`` and not from PyTorch's default one."""
+    before = getattr(_source, "generator", None)
+    _source.generator = generator
+    try:
+        yield
+    finally:
+        _source.generator = before
+
+
+def _random_bytes(count: int) -> Tensor:
+    """``(count,)`` uint8, each value equally likely."""
+    words = -(-count // _WORD_BYTES)
+    generator = getattr(_source, "generator", None)
+    if generator is None:
+        drawn = torch.empty(words, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    else:
+        drawn = torch.from_numpy(generator.random_raw(words).view(np.int64))
+    return drawn.view(torch.uint8)[:count]
+
+
+def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
+    """A random mask for inverted dropout, to be multiplied with: 0 where an element is dropped, else ``1 / (1 - share)``.
+
+    The elements are independent of each other and of every other mask. On the CPU a byte decides for each, so ``probability``
+    is met to the nearest 1/256 (:func:`drop_share`), and so it is elsewhere.
 
     Args:
         shape: shape of the mask.
         probability: share of elements to drop, in [0, 1).
-        device: where the mask is made; its default generator is used.
+        like: gives type and device. On the CPU the random numbers are those of :func:`random_bytes_from`, else those of the
+            device's default generator.
 
     Returns:
-        ``shape`` bool.
+        ``shape``.
     """
-    if device.type != "cpu":
-        return torch.rand(shape, device=device) >= drop_share(probability)
-    elements = 1
-    for size in shape:
-        elements *= size
-    words = torch.empty((elements + 7) // 8, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    return (words.view(torch.uint8)[:elements] >= _dropped_bytes(probability)).view(shape)
+    scale = 1.0 / (1.0 - drop_share(probability))
+    if like.device.type != "cpu":
+        return (torch.rand(shape, device=like.device) >= drop_share(probability)).to(like.dtype).mul_(scale)
+    random = _random_bytes(math.prod(shape)).ge_(_dropped_bytes(probability))
+    return random.to(like.dtype).mul_(scale).view(shape)
 
 
 def drop_share(probability: float) -> float:
@@ -92,9 +132,14 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or drop_share(probability) == 0.0:
         return values
-    scale = 1.0 / (1.0 - drop_share(probability))
-    mask = keep_mask(values.shape, probability, values.device)
-    return values * (mask.to(values.dtype) * scale)
+    return values * dropout_mask(values.shape, probability, values)
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """``left.T @ right``, ``(n, a)`` and ``(n, b)`` to ``(a, b)``: the gradient of a weight."""
+    if left.shape[1] <= right.shape[1]:
+        return matmul_transposed(left.t(), right.t())
+    return matmul_transposed(right.t(), left.t()).t()
 
 
 class _Linear(torch.autograd.Function):
@@ -110,7 +155,7 @@ class _Linear(torch.autograd.Function):
         gradient = gradient.contiguous()
         return (
             matmul_transposed(gradient, weight.t()) if ctx.needs_input_grad[0] else None,
-            matmul_transposed(gradient.t(), x.t()),
+            _outer(gradient, x),
             gradient.sum(0) if ctx.has_bias else None,
         )
 
@@ -119,34 +164,148 @@ class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight_in, bias_in, weight_out, bias_out, probability):
         hidden = matmul_transposed(x, weight_in, bias_in, "relu")  # (n, hidden)
-        scale = 1.0
-        if probability > 0.0:
-            scale = 1.0 / (1.0 - drop_share(probability))
-            hidden.mul_(keep_mask(hidden.shape, probability, hidden.device))
-            weight_scaled = weight_out * scale
-        else:
-            weight_scaled = weight_out
-        ctx.save_for_backward(x, weight_in, hidden, weight_scaled)
-        ctx.scale = scale
-        return matmul_transposed(hidden, weight_scaled, bias_out)
+        ctx.scale = 1.0 / (1.0 - drop_share(probability))
+        if ctx.scale > 1.0:
+            hidden.mul_(dropout_mask(hidden.shape, probability, hidden))
+        ctx.save_for_backward(x, weight_in, hidden, weight_out)
+        return matmul_transposed(hidden, weight_out, bias_out)
 
     @staticmethod
     def backward(ctx, gradient):
-        x, weight_in, hidden, weight_scaled = ctx.saved_tensors
+        x, weight_in, hidden, weight_out = ctx.saved_tensors
         gradient = gradient.contiguous()
-        # A hidden unit that relu or dropout set to zero passes no gradient: its own value says so.
-        d_hidden = torch.ops.aten.threshold_backward(matmul_transposed(gradient, weight_scaled.t()), hidden, 0)
-        d_weight_out = matmul_transposed(gradient.t(), hidden.t())
-        if ctx.scale != 1.0:
-            d_weight_out = d_weight_out * ctx.scale
-        return (
-            matmul_transposed(d_hidden, weight_in.t()) if ctx.needs_input_grad[0] else None,
-            matmul_transposed(d_hidden.t(), x.t()),
-            d_hidden.sum(0),
-            d_weight_out,
-            gradient.sum(0),
-            None,
+        d_x, *d_weights = _feed_forward_gradients(gradient, x, weight_in, hidden, weight_out, ctx.scale)
+        return d_x, *d_weights, None
+
+
+def _feed_forward_gradients(
+    gradient: Tensor, x: Tensor, weight_in: Tensor, hidden: Tensor, weight_out: Tensor, scale: float
+) -> tuple[Tensor, ...]:
+    """Gradients of input, ``weight_in``, ``bias_in``, ``weight_out``, ``bias_out``."""
+    # A hidden unit that relu or dropout set to zero passes no gradient: its own value says so.
+    scaled = gradient * scale if scale > 1.0 else gradient
+    d_hidden = matmul_transposed(scaled, weight_out.t())
+    torch.ops.aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
+    return (
+        matmul_transposed(d_hidden, weight_in.t()),
+        _outer(d_hidden, x),
+        d_hidden.sum(0),
+        _outer(gradient, hidden),
+        gradient.sum(0),
+    )
+
+
+class _FeedForwardSublayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, probability, kind):
+        normed, mean, rstd = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, NORM_EPSILON)
+        normed = normed.to(kind)
+        weight_in, bias_in, weight_out, bias_out = (t.to(kind) for t in (weight_in, bias_in, weight_out, bias_out))
+        hidden = matmul_transposed(normed, weight_in, bias_in, "relu")  # (n, hidden)
+        _drop(hidden, probability)
+        widened = matmul_transposed(hidden, weight_out, bias_out)
+        mask = _drop(widened, probability)
+        ctx.scale = 1.0 / (1.0 - drop_share(probability))
+        ctx.save_for_backward(x, norm_weight, norm_bias, mean, rstd, normed, weight_in, hidden, weight_out, mask)
+        return x + widened
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, norm_weight, norm_bias, mean, rstd, normed, weight_in, hidden, weight_out, mask = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        d_widened = _masked(gradient.to(normed.dtype), mask)
+        d_normed, *d_weights = _feed_forward_gradients(d_widened, normed, weight_in, hidden, weight_out, ctx.scale)
+        d_x, d_norm_weight, d_norm_bias = torch.ops.aten.native_layer_norm_backward(
+            d_normed.to(x.dtype), x, x.shape[1:], mean, rstd, norm_weight, norm_bias, [True] * 3
         )
+        return d_x.add_(gradient), d_norm_weight, d_norm_bias, *(d.to(norm_weight.dtype) for d in d_weights), None, None
+
+
+class _AttentionSublayer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, n_heads, counts, probability, kind
+    ):
+        normed, mean, rstd = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, NORM_EPSILON)
+        normed = normed.to(kind)
+        weight_in, bias_in, weight_out, bias_out = (t.to(kind) for t in (weight_in, bias_in, weight_out, bias_out))
+        packed = matmul_transposed(normed, weight_in, bias_in)  # (n, 3 * width)
+        mixed = torch.empty_like(normed)
+        by_row = []  # weights and mask of each row, (heads, boxes, boxes) each
+        for query, key, value, out in zip(*_heads(packed, 3, n_heads, counts), *_heads(mixed, 1, n_heads, counts), strict=True):
+            weights = torch._softmax(_products(query, key.transpose(1, 2), query.shape[2] ** -0.5), -1, False)
+            mask = _mask_or_none(weights, probability)
+            out.copy_(torch.bmm(_masked(weights, mask), value))
+            by_row += [weights, mask]
+        attended = matmul_transposed(mixed, weight_out, bias_out)
+        mask = _drop(attended, probability)
+        ctx.n_heads, ctx.counts = n_heads, counts
+        ctx.save_for_backward(
+            x, norm_weight, norm_bias, mean, rstd, normed, packed, mixed, weight_in, weight_out, mask, *by_row
+        )
+        return x + attended
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (
+            x, norm_weight, norm_bias, mean, rstd, normed, packed, mixed, weight_in, weight_out, mask, *by_row
+        ) = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        d_attended = _masked(gradient.to(normed.dtype), mask)
+        d_mixed = matmul_transposed(d_attended, weight_out.t())
+        d_packed = torch.empty_like(packed)
+        rows = zip(
+            *_heads(packed, 3, ctx.n_heads, ctx.counts), *_heads(d_packed, 3, ctx.n_heads, ctx.counts),
+            *_heads(d_mixed, 1, ctx.n_heads, ctx.counts), by_row[::2], by_row[1::2], strict=True,
+        )
+        for query, key, value, d_query, d_key, d_value, d_out, weights, row_mask in rows:
+            d_value.copy_(torch.bmm(_masked(weights, row_mask).transpose(1, 2), d_out))
+            d_weights = torch.bmm(d_out, value.transpose(1, 2))
+            if row_mask is not None:
+                d_weights.mul_(row_mask)
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            scale = query.shape[2] ** -0.5
+            d_query.copy_(_products(d_scores, key, scale))
+            d_key.copy_(_products(d_scores.transpose(1, 2), query, scale))
+        d_normed = matmul_transposed(d_packed, weight_in.t())
+        d_x, d_norm_weight, d_norm_bias = torch.ops.aten.native_layer_norm_backward(
+            d_normed.to(x.dtype), x, x.shape[1:], mean, rstd, norm_weight, norm_bias, [True] * 3
+        )
+        d_weights = (_outer(d_packed, normed), d_packed.sum(0), _outer(d_attended, mixed), d_attended.sum(0))
+        own = (d.to(norm_weight.dtype) for d in d_weights)
+        return d_x.add_(gradient), d_norm_weight, d_norm_bias, *own, None, None, None, None
+
+
+def _mask_or_none(values: Tensor, probability: float) -> Tensor | None:
+    """A dropout mask for ``values``; None where nothing is dropped."""
+    return dropout_mask(values.shape, probability, values) if drop_share(probability) > 0.0 else None
+
+
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values * mask
+
+
+def _drop(values: Tensor, probability: float) -> Tensor | None:
+    """Drops elements of ``values`` in place; the mask."""
+    mask = _mask_or_none(values, probability)
+    if mask is not None:
+        values.mul_(mask)
+    return mask
+
+
+def _heads(packed: Tensor, parts: int, n_heads: int, counts: Sequence[int]) -> list[list[Tensor]]:
+    """Views of ``(n, parts * width)`` by part and row, ``(heads, boxes of the row, width / heads)`` each; rows without boxes
+    have none."""
+    rows = [
+        row.view(len(row), parts, n_heads, -1).permute(1, 2, 0, 3).unbind(0)
+        for row in packed.split([count for count in counts if count])
+    ]
+    return [list(part) for part in zip(*rows, strict=True)] or [[]] * parts
+
+
+def _products(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """``scale * (a @ b)`` of stacks of matrices."""
+    return torch.baddbmm(a.new_empty(1), a, b, beta=0, alpha=scale)
 
 
 def _compute_type(x: Tensor) -> torch.dtype:
@@ -188,4 +347,52 @@ def feed_forward(
     kind = _compute_type(x)
     return _FeedForward.apply(
         x.to(kind), weight_in.to(kind), bias_in.to(kind), weight_out.to(kind), bias_out.to(kind), float(probability)
+    )
+
+
+def sublayers_fit(x: Tensor) -> bool:
+    """Whether :func:`attention_sublayer` and :func:`feed_forward_sublayer` serve: on the CPU, where gradients are wanted."""
+    return torch.is_grad_enabled() and x.device.type == "cpu" and _compute_type(x) in (torch.float32, torch.bfloat16)
+
+
+def feed_forward_sublayer(x: Tensor, norm: nn.LayerNorm, widen: nn.Linear, narrow: nn.Linear, probability: float) -> Tensor:
+    """``x + dropout(narrow(dropout(relu(widen(norm(x))))))`` as one operation with gradients.
+
+    Args:
+        x: ``(n, width)``.
+        norm, widen, narrow: hold the weights, ``(hidden, width)`` and ``(width, hidden)``.
+        probability: of both dropouts; 0 outside training.
+
+    Returns:
+        ``(n, width)`` of the type of ``x``; the matrix products run in autocast's type where autocast is on.
+    """
+    return _FeedForwardSublayer.apply(
+        x, norm.weight, norm.bias, widen.weight, widen.bias, narrow.weight, narrow.bias, float(probability), _compute_type(x)
+    )
+
+
+def attention_sublayer(
+    x: Tensor,
+    norm: nn.LayerNorm,
+    query_key_value: nn.Linear,
+    out: nn.Linear,
+    n_heads: int,
+    counts: Sequence[int],
+    probability: float,
+) -> Tensor:
+    """``x + dropout(out(attention(norm(x))))`` as one operation with gradients; attention among the boxes of each row.
+
+    Args:
+        x: ``(n, width)``; the boxes of one row after those of the other.
+        norm, query_key_value, out: hold the weights, ``(3 * width, width)`` and ``(width, width)``.
+        n_heads: number of heads.
+        counts: boxes of each row; their sum is ``n``.
+        probability: of the dropouts, of attention weights and of what is added; 0 outside training.
+
+    Returns:
+        ``(n, width)`` of the type of ``x``; the matrix products run in autocast's type where autocast is on.
+    """
+    return _AttentionSublayer.apply(
+        x, norm.weight, norm.bias, query_key_value.weight, query_key_value.bias, out.weight, out.bias,
+        n_heads, tuple(counts), float(probability), _compute_type(x),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,14 @@ from torch.nn import functional
 
 from s2.batches import Batch, BoxSequences
 from s2.config import NetworkConfig
-from s2.kernels import dropout, feed_forward, linear
+from s2.kernels import (
+    attention_sublayer,
+    dropout,
+    feed_forward,
+    feed_forward_sublayer,
+    linear,
+    sublayers_fit,
+)
 
 
 class Dense(nn.Linear):
@@ -71,8 +78,16 @@ class EncoderLayer(nn.Module):
         self.widen = nn.Linear(n_dim, n_ff)
         self.narrow = nn.Linear(n_ff, n_dim)
 
-    def forward(self, x: Tensor, slot: Tensor, mask: Tensor) -> Tensor:  # (boxes, n_dim) -> (boxes, n_dim)
+    def forward(self, x: Tensor, slot: Tensor, mask: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through the sublayers of :mod:`s2.kernels`."""
         probability = self.probability if self.training else 0.0
+        if counts is not None:
+            if self.attend:
+                attention = self.attention
+                x = attention_sublayer(
+                    x, self.norm_attention, attention.query_key_value, attention.out, attention.n_heads, counts, probability
+                )
+            return feed_forward_sublayer(x, self.norm_feed_forward, self.widen, self.narrow, probability)
         if self.attend:
             attended = self.attention(self.norm_attention(x), slot, mask)
             x = x + dropout(attended, probability, self.training)
@@ -132,9 +147,10 @@ class BoxNetwork(nn.Module):
         x = batch.features  # (boxes, n_features)
         if self.encoders:
             x = torch.cat([x, self._encode_sequences(batch)], dim=1)  # (boxes, n_features + lstm_hid)
-        x = dropout(self.embed(x), self.probability, self.training)  # (boxes, n_dim)
+        x = dropout(self.embed(x).float(), self.probability, self.training)  # (boxes, n_dim)
+        counts = batch.mask.sum(1).tolist() if sublayers_fit(x) else None
         for layer in self.layers:
-            x = layer(x, batch.slot, batch.mask)
+            x = layer(x, batch.slot, batch.mask, counts)
         x = self.hidden(self.norm(x)).relu()  # (boxes, n_hid)
         return self.out(x).squeeze(1).float()
 
