@@ -122,7 +122,10 @@ def reference_seconds(network: ProposalNetwork, length: int) -> float:
     selection = SelectionOptions()
     start = time.process_time()
     for outputs in read:
-        propose(outputs, length, selection.selection, selection.on_threshold, selection.n_proposal_threshold, True)
+        propose(
+            outputs, length, selection.selection, selection.on_threshold, selection.n_proposal_threshold, True,
+            selection.min_support,
+        )
     return (time.process_time() - start) / number
 
 

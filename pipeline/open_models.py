@@ -51,6 +51,7 @@ MODEL_OVERRIDES = {
     "selection": "chain.selection.selection",
     "on_threshold": "chain.selection.on_threshold",
     "n_proposal_threshold": "chain.selection.n_proposal_threshold",
+    "min_support": "chain.selection.min_support",
     "precision": "chain.inference.precision",
 }
 """Command-line names of these options; the rest is reached through a config file."""

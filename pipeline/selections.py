@@ -38,6 +38,12 @@ COMMAND = "selections"
 ALL_LENGTHS = "all"
 AS_GIVEN = "as given"
 """Name of the curve of the table's own proposals."""
+THRESHOLDS = {
+    "on_threshold": ("on_threshold", "both", "union"),
+    "n_proposal_threshold": ("n_proposal", "both", "union"),
+    "min_support": ("support",),
+}
+"""The thresholds, and the selections that have them."""
 
 
 class SelectionsOptions(InferenceOptions):
@@ -47,13 +53,17 @@ class SelectionsOptions(InferenceOptions):
     model: str = Field(SHIPPED_NETWORK, min_length=1, description="folder of a trained network, or models:/NAME")
     out_file: str = Field("", description="CSV to write the comparison to as well")
     selections: tuple[Selection, ...] = Field(
-        ("on_threshold", "n_proposal", "both", "union"), min_length=1, description="selections, at commas"
+        ("on_threshold", "n_proposal", "both", "union", "support"), min_length=1, description="selections, at commas"
     )
     on_thresholds: tuple[float, ...] = Field(
         (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5), min_length=1, description="thresholds on p_on, at commas"
     )
     n_proposal_thresholds: tuple[float, ...] = Field(
         (0.05, 0.1, 0.2, 0.3, 0.5), min_length=1, description="thresholds on proposals over area, at commas"
+    )
+    min_supports: tuple[float, ...] = Field(
+        (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0), min_length=1,
+        description="least sums of a box's probabilities, at commas",
     )
     length_edges: tuple[int, ...] = Field(
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
@@ -76,6 +86,9 @@ def settings(options: SelectionsOptions) -> list[SelectionOptions]:
     """Every selection at each of the thresholds that it has."""
     out = []
     for name in options.selections:
+        if name == "support":
+            out.extend(SelectionOptions(selection=name, min_support=least) for least in options.min_supports)
+            continue
         on_thresholds = options.on_thresholds if name != "n_proposal" else options.on_thresholds[:1]
         n_thresholds = options.n_proposal_thresholds if name != "on_threshold" else options.n_proposal_thresholds[:1]
         out.extend(
@@ -125,9 +138,10 @@ def compare(
     """Each setting's figures over all rows and by length.
 
     Returns:
-        One entry per setting and group of lengths: ``selection``, ``on_threshold``, ``n_proposal_threshold`` (NaN where
-        the selection has no such threshold), ``lengths``, ``rows``, ``boxes_per_row``, ``sensitivity_TYPE``,
-        ``full_share``. Where the table has proposals of its own, they are one more setting, :data:`AS_GIVEN`.
+        One entry per setting and group of lengths: ``selection``, ``on_threshold``, ``n_proposal_threshold``,
+        ``min_support`` (NaN where the selection has no such threshold), ``lengths``, ``rows``, ``boxes_per_row``,
+        ``sensitivity_TYPE``, ``full_share``. Where the table has proposals of its own, they are one more setting,
+        :data:`AS_GIVEN`.
     """
     chosen = settings(options)
     inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
@@ -140,16 +154,13 @@ def compare(
             counts[k].append(row_counts(table_of_proposals(part, proposed), rules))
     group, names = length_group(table.lengths, options.length_edges)
     entries = [
-        {
-            "selection": setting.selection,
-            "on_threshold": setting.on_threshold if setting.selection != "n_proposal" else np.nan,
-            "n_proposal_threshold": setting.n_proposal_threshold if setting.selection != "on_threshold" else np.nan,
-        }
+        {"selection": setting.selection}
+        | {name: getattr(setting, name) if setting.selection in used_by else np.nan for name, used_by in THRESHOLDS.items()}
         for setting in chosen
     ]
     measured = [np.concatenate(parts) for parts in counts]
     if len(table.proposals):
-        entries.append({"selection": AS_GIVEN, "on_threshold": np.nan, "n_proposal_threshold": np.nan})
+        entries.append({"selection": AS_GIVEN} | dict.fromkeys(THRESHOLDS, np.nan))
         measured.append(row_counts(table, rules))
     lines = []
     for entry, values in zip(entries, measured, strict=True):
@@ -198,7 +209,7 @@ def best_sentences(best: pd.DataFrame, comparison: pd.DataFrame, budgets: Sequen
 
 
 def _share(entry: pd.Series) -> str:
-    names = [name for name in ("on_threshold", "n_proposal_threshold") if np.isfinite(entry[name])]
+    names = [name for name in THRESHOLDS if np.isfinite(entry[name])]
     at = "".join(f", {name} {entry[name]:g}" for name in names)
     return f"{100 * entry['full_share']:.1f} % of rows with 100 % sensitivity ({entry['boxes_per_row']:.0f} boxes{at})"
 

@@ -48,6 +48,9 @@ class PruningRules(Options):
         False, description="drop stems and internal loops that reach the diagonal, and hairpin loops that are not on it"
     )
     drop_isolated_loops: bool = Field(False, description="drop loops that no remaining stem ends in")
+    drop_unclosed_loops: bool = Field(
+        False, description="drop loops that lack a remaining stem at any of their closing pairs"
+    )
 
 
 REFERENCE_RULES = PruningRules(discard_ns_stem=True, min_hloop_size=3, min_pixel_pred=0, min_prob=0.0)
@@ -61,6 +64,7 @@ RULE_NAMES: tuple[str, ...] = (
     "min_hloop_size",
     "drop_lower_triangle",
     "drop_isolated_loops",
+    "drop_unclosed_loops",
 )
 """The rules in the order in which they apply, as they are called in the counts."""
 
@@ -96,6 +100,8 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     5. ``min_hloop_size``: an hloop with a smaller ``siz_x`` is dropped.
     6. ``drop_lower_triangle``: :func:`below_diagonal` boxes are dropped.
     7. ``drop_isolated_loops``: :func:`isolated_loops` are dropped, judged by the stems that rules 1-6 kept.
+    8. ``drop_unclosed_loops``: :func:`unclosed_loops` are dropped, judged in the same way. A structure has a stem at each
+       closing pair of each of its loops, so the loops of a row whose stems were all proposed stay.
 
     The order and index of rows, and the order of boxes within a row, stay.
     """
@@ -119,6 +125,7 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     drop((boxes.type == HLOOP) & (boxes.siz_x < rules.min_hloop_size))
     drop(below_diagonal(boxes) if rules.drop_lower_triangle else None)
     drop(isolated_loops(boxes, lengths, keep) if rules.drop_isolated_loops else None)
+    drop(unclosed_loops(boxes, lengths, keep) if rules.drop_unclosed_loops else None)
 
     pruned = table if keep.all() else table.select_proposals(keep)
     return PruneResult(
@@ -167,17 +174,31 @@ def isolated_loops(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) -> 
     Returns:
         ``(boxes,)`` bool.
     """
+    outside, inside = _faced_by_stems(boxes, lengths, remaining)
+    return remaining & (boxes.type != STEM) & ~outside & ~inside
+
+
+def unclosed_loops(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) -> np.ndarray:
+    """Loops with a closing pair that is not the end of a stem that faces them; arguments as for :func:`isolated_loops`."""
+    outside, inside = _faced_by_stems(boxes, lengths, remaining)
+    return remaining & (((boxes.type != STEM) & ~outside) | ((boxes.type == ILOOP) & ~inside))
+
+
+def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(boxes,)`` bool each: loops whose outer pair a stem ends in, iloops whose inner pair a stem starts from."""
     base = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64) ** 2)])[:-1][boxes.row]
     width = np.asarray(lengths, np.int64)[boxes.row]
     outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
     stem = remaining & (boxes.type == STEM)
-    closed = np.zeros(len(boxes), bool)
+    sides = []
     for loops, pair, facing_end in (
         (remaining & (boxes.type != STEM), outer, inner),
         (remaining & (boxes.type == ILOOP), inner, outer),
     ):
-        closed[loops] |= among(pair[loops], facing_end[stem])
-    return remaining & (boxes.type != STEM) & ~closed
+        faced = np.zeros(len(boxes), bool)
+        faced[loops] = among(pair[loops], facing_end[stem])
+        sides.append(faced)
+    return sides[0], sides[1]
 
 
 def _count_table(steps: np.ndarray) -> pd.DataFrame:

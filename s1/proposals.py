@@ -31,7 +31,7 @@ from s1.network import (
     TypeOutputs,
     receptive_field,
 )
-from s1.selection import InferenceOptions, SelectionOptions
+from s1.selection import SCALAR_SUPPORT, InferenceOptions, SelectionOptions
 
 MAX_LOCATION = LOC_BEYOND - 1
 """Largest distance of a cell to the corner of the box it proposes."""
@@ -141,8 +141,8 @@ def cell_proposals(cells: CellOutputs, box_type: int, options: SelectionOptions)
     row, i, j, length, outputs = *cells[:4], cells.outputs[box_type]
     p_on = torch.sigmoid(outputs.on)
     on = p_on > options.on_threshold
-    if options.selection in ("on_threshold", "both"):
-        kept = torch.nonzero(on).squeeze(1)
+    if options.least_on is not None:
+        kept = torch.nonzero(p_on > options.least_on).squeeze(1)
         outputs = TypeOutputs(*(value[kept] for value in outputs))
         row, i, j, length, p_on, on = (value[kept] for value in (row, i, j, length, p_on, on))
 
@@ -222,6 +222,9 @@ def merge(proposals: Proposals, rows: int, options: SelectionOptions) -> Propose
         return ProposedBoxes(boxes, prob_sm, prob_sl)
     if options.selection == "union":
         often |= np.bincount(box_of[on], minlength=len(starts)) > 0
+    elif options.selection == "support":
+        weight = np.where(softmax, 1.0, SCALAR_SUPPORT)
+        often = np.bincount(box_of, prob * weight, minlength=len(starts)) >= options.min_support
     kept = np.flatnonzero(often)
     return ProposedBoxes(boxes.select(often), prob_sm.take(kept), prob_sl.take(kept))
 
@@ -358,9 +361,9 @@ def least_on_logit(selections: Sequence[SelectionOptions]) -> float | None:
     It lies a little below that of the lowest threshold, so that rounding decides nothing here:
     :func:`cell_proposals` compares with the threshold itself.
     """
-    if any(s.selection not in ("on_threshold", "both") for s in selections):
+    if any(s.least_on is None for s in selections):
         return None
-    lowest = min(s.on_threshold for s in selections)
+    lowest = min(s.least_on for s in selections)
     return math.log(lowest / (1 - lowest)) - ROUNDING if lowest > 0 else None
 
 

@@ -8,26 +8,44 @@ from pydantic import Field
 
 from entry.options import Options
 
-Selection = Literal["on_threshold", "n_proposal", "both", "union"]
+Selection = Literal["on_threshold", "n_proposal", "both", "union", "support"]
+
+SUPPORT_ON_THRESHOLD = 0.005
+"""p_on that a cell must exceed to propose for the selection ``support``: what lies below adds next to nothing to a box."""
+
+SCALAR_SUPPORT = 0.2
+"""What a proposal of the scalar size counts in a box's support, beside one of the softmax size. Its probability lacks the
+factor for the size, so it is too high."""
 
 
 class SelectionOptions(Options):
     """Which of the proposed boxes are kept."""
 
     selection: Selection = Field(
-        "on_threshold",
+        "support",
         description="on_threshold: only cells whose p_on exceeds on_threshold propose; n_proposal: all cells propose,"
         " and boxes are kept whose number of proposals over their area exceeds n_proposal_threshold; both: the second"
-        " after the first; union: boxes that either keeps, with the proposals of all cells",
+        " after the first; union: boxes that either keeps, with the proposals of all cells; support: boxes whose"
+        " proposals' probabilities add up to min_support or more",
     )
     on_threshold: float = Field(0.1, ge=0, lt=1, description="p_on that a cell must exceed to propose")
     n_proposal_threshold: float = Field(
         0.2, ge=0, description="proposals per cell of the box that a box must exceed; half of it for hloops"
     )
+    min_support: float = Field(
+        0.02, ge=0, description="sum of the probabilities of a box's proposals, those of the scalar size counting a fifth"
+    )
     mask_lower_triangle: bool = Field(
         True, description="mask location and size classes that would put the box outside of the map's upper triangle"
     )
     drop_impossible_stems: bool = Field(False, description="drop stems with a pair other than A-U, G-C, G-U")
+
+    @property
+    def least_on(self) -> float | None:
+        """p_on that a cell must exceed to propose at all; None where every cell does."""
+        if self.selection in ("n_proposal", "union"):
+            return None
+        return SUPPORT_ON_THRESHOLD if self.selection == "support" else self.on_threshold
 
 
 class InferenceOptions(Options):

@@ -67,7 +67,7 @@ def prune_row(row: Row, rules: Any) -> tuple[Row | None, list[dict[str, int]]]:
     steps = [{t: len(boxes[t]) for t in TYPES}]
 
     if rules.max_len != 0 and length > rules.max_len:
-        return None, steps + [dict.fromkeys(TYPES, 0)] * 7
+        return None, steps + [dict.fromkeys(TYPES, 0)] * 8
     steps.append({t: len(boxes[t]) for t in TYPES})
 
     for t in TYPES:
@@ -95,6 +95,13 @@ def prune_row(row: Row, rules: Any) -> tuple[Row | None, list[dict[str, int]]]:
         inner_ends = {_bottom_left(stem) for stem in boxes["stem"]}
         outer_ends = {_top_right(stem) for stem in boxes["stem"]}
         boxes["iloop"] = [b for b in boxes["iloop"] if _top_right(b) in inner_ends or _bottom_left(b) in outer_ends]
+        boxes["hloop"] = [b for b in boxes["hloop"] if _top_right(b) in inner_ends]
+    steps.append({t: len(boxes[t]) for t in TYPES})
+
+    if rules.drop_unclosed_loops:
+        inner_ends = {_bottom_left(stem) for stem in boxes["stem"]}
+        outer_ends = {_top_right(stem) for stem in boxes["stem"]}
+        boxes["iloop"] = [b for b in boxes["iloop"] if _top_right(b) in inner_ends and _bottom_left(b) in outer_ends]
         boxes["hloop"] = [b for b in boxes["hloop"] if _top_right(b) in inner_ends]
     steps.append({t: len(boxes[t]) for t in TYPES})
 

@@ -58,7 +58,9 @@ def cell_boxes(outputs: dict, box_type: int, i: int, j: int, length: int, mask: 
             yield x, y, siz_x, siz_y, p, kind
 
 
-def propose(outputs, length: int, selection: str, on_threshold: float, n_threshold: float, mask: bool) -> dict:
+def propose(
+    outputs, length: int, selection: str, on_threshold: float, n_threshold: float, mask: bool, min_support: float = 0.0
+) -> dict:
     """All selected boxes of a sequence, ``(type, bb_x, bb_y, siz_x, siz_y)`` to their two lists of probabilities.
 
     ``outputs[type][i][j]`` is a dict of the outputs of a cell.
@@ -71,6 +73,8 @@ def propose(outputs, length: int, selection: str, on_threshold: float, n_thresho
                 on = sigmoid(cell["on"]) > on_threshold
                 if selection in ("on_threshold", "both") and not on:
                     continue
+                if selection == "support" and not sigmoid(cell["on"]) > 0.005:
+                    continue
                 for x, y, siz_x, siz_y, p, kind in cell_boxes(cell, box_type, i, j, length, mask):
                     box = boxes[(box_type, x, y, siz_x, siz_y)]
                     box[kind].append(p)
@@ -80,6 +84,10 @@ def propose(outputs, length: int, selection: str, on_threshold: float, n_thresho
         area = key[3] * key[4]
         threshold = n_threshold * (0.5 if key[0] == HLOOP else 1.0)
         often = max(len(box["prob_sm"]), len(box["prob_sl"])) / area > threshold
-        if selection == "on_threshold" or often or (selection == "union" and box["on"]):
+        if selection == "support":
+            wanted = sum(box["prob_sm"]) + 0.2 * sum(box["prob_sl"]) >= min_support
+        else:
+            wanted = selection == "on_threshold" or often or (selection == "union" and box["on"])
+        if wanted:
             kept[key] = {kind: sorted(box[kind]) for kind in ("prob_sm", "prob_sl")}
     return kept

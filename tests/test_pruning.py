@@ -42,7 +42,7 @@ def assert_agrees(table: BoxTable, rules: PruningRules) -> None:
     """The fast path and the reference keep the same rows and boxes, and count the same."""
     result = prune(table, rules)
     fast = rows_of(result.table)
-    sums = np.zeros((8, 3), np.int64)
+    sums = np.zeros((len(RULE_NAMES) + 1, 3), np.int64)
     skipped = []
     for r, row in enumerate(rows_of(table)):
         expected, steps = prune_row(row, rules)
@@ -59,8 +59,8 @@ def assert_agrees(table: BoxTable, rules: PruningRules) -> None:
     assert next(fast, None) is None
     assert result.skipped_rows.tolist() == skipped
     assert list(result.counts["rule"].unique()) == list(RULE_NAMES)
-    assert result.counts["before"].to_numpy().reshape(7, 3).tolist() == sums[:-1].tolist()
-    assert result.counts["after"].to_numpy().reshape(7, 3).tolist() == sums[1:].tolist()
+    assert result.counts["before"].to_numpy().reshape(len(RULE_NAMES), 3).tolist() == sums[:-1].tolist()
+    assert result.counts["after"].to_numpy().reshape(len(RULE_NAMES), 3).tolist() == sums[1:].tolist()
     assert (result.counts["dropped"] == result.counts["before"] - result.counts["after"]).all()
 
 
@@ -73,6 +73,7 @@ RULES = st.builds(
     min_hloop_size=st.integers(1, 4),
     drop_lower_triangle=st.booleans(),
     drop_isolated_loops=st.booleans(),
+    drop_unclosed_loops=st.booleans(),
 )
 
 
@@ -100,7 +101,8 @@ def test_agrees_with_the_reference_on_real_tables(name: str) -> None:
         pytest.skip(f"the real table {name} is not here")
     real = read_table(path).table
     strict = PruningRules(drop_lower_triangle=True, drop_isolated_loops=True, max_len=150, discard_ns_stem=True)
-    for rules in (REFERENCE_RULES, PruningRules(), strict):
+    closed = PruningRules(drop_unclosed_loops=True)
+    for rules in (REFERENCE_RULES, PruningRules(), strict, closed):
         assert_agrees(real, rules)
 
 
@@ -215,6 +217,19 @@ def test_a_loop_stays_where_a_stem_ends_in_it() -> None:
     ]
 
 
+def test_a_loop_needs_a_stem_at_each_closing_pair_where_that_is_asked() -> None:
+    outer, inner = box(0, 22, 3), box(5, 16, 2)  # inner pair (2, 20); outer pair (5, 16), inner pair (6, 15)
+    loops = [
+        box(2, 20, 4, 5),  # from (2, 20) to (5, 16): a stem at both
+        box(2, 20, 3, 3),  # no stem starts at its inner pair (4, 18)
+        box(4, 18, 2, 3),  # no stem ends at its outer pair
+    ]
+    hairpins = [box(6, 15, 10), box(5, 16, 12)]
+    assert kept(table("A" * 24, stem=[outer, inner], iloop=loops, hloop=hairpins), drop_unclosed_loops=True) == [
+        ("stem", 0, 22, 3, 3), ("stem", 5, 16, 2, 2), ("iloop", 2, 20, 4, 5), ("hloop", 6, 15, 10, 10)
+    ]
+
+
 def test_only_stems_of_the_same_row_that_remain_hold_a_loop() -> None:
     loop = {"bb_stem": [], "bb_iloop": [], "bb_hloop": [box(1, 5, 5)], "target": []}
     rows = [
@@ -259,7 +274,7 @@ def test_rules_out_of_bounds_are_refused(values: dict[str, object]) -> None:
 def test_the_reference_rules_are_those_of_the_reference_experiment() -> None:
     assert PruningRules().model_dump() == {
         "max_len": 0, "min_pixel_pred": 3, "min_prob": 0.5, "discard_ns_stem": False, "min_hloop_size": 1,
-        "drop_lower_triangle": False, "drop_isolated_loops": False,
+        "drop_lower_triangle": False, "drop_isolated_loops": False, "drop_unclosed_loops": False,
     }
     changed = {"discard_ns_stem": True, "min_hloop_size": 3, "min_pixel_pred": 0, "min_prob": 0.0}
     assert REFERENCE_RULES.model_dump() == PruningRules().model_dump() | changed

@@ -27,7 +27,7 @@ from tests.s1_reference import propose
 
 TYPES = (STEM, ILOOP, HLOOP)
 WIDTHS = (1 + 12 + 12 + 11 + 1, 1 + 12 + 12 + 22 + 2, 1 + 12 + 12 + 11 + 1)
-SELECTIONS = ("on_threshold", "n_proposal", "both", "union")
+SELECTIONS = ("on_threshold", "n_proposal", "both", "union", "support")
 
 
 def random_outputs(rng: np.random.Generator, rows: int, longest: int) -> list[torch.Tensor]:
@@ -71,7 +71,7 @@ def test_random_outputs_give_what_the_cell_by_cell_reading_gives(selection, mask
     lengths = np.array([14, 3, 32, 1])
     outputs = random_outputs(rng, len(lengths), int(lengths.max()))
     options = SelectionOptions(
-        selection=selection, on_threshold=0.4, n_proposal_threshold=0.03, mask_lower_triangle=mask
+        selection=selection, on_threshold=0.4, n_proposal_threshold=0.03, min_support=0.002, mask_lower_triangle=mask
     )
     upper = torch.triu(torch.ones(32, 32, dtype=torch.bool), 1)
     inside = torch.stack([upper & (torch.arange(32) < n) for n in lengths])
@@ -83,13 +83,16 @@ def test_random_outputs_give_what_the_cell_by_cell_reading_gives(selection, mask
     kinds = set()
     for r, length in enumerate(lengths):
         cells = [cell_dicts(outputs[t][r, :length, :length], t) for t in TYPES]
-        expected = propose(cells, int(length), selection, 0.4, 0.03, mask)
+        expected = propose(cells, int(length), selection, 0.4, 0.03, mask, 0.002)
         found = as_dict(merged, r)
         assert found.keys() == expected.keys()
         for key, box in expected.items():
             kinds.add(key[0])
             for name, values in box.items():
                 assert found[key][name] == pytest.approx(values, rel=1e-5)
+        if selection == "support":
+            everything = propose(cells, int(length), selection, 0.4, 0.03, mask, 0.0)
+            assert len(expected) < len(everything) or length < 10, "the threshold must drop boxes"
     assert kinds == {0, 1, 2}, "the random outputs must propose boxes of every type"
 
 
@@ -131,7 +134,7 @@ def random_codes(rng: np.random.Generator, *lengths: int) -> list[np.ndarray]:
 def test_patches_give_what_the_whole_map_gives(selection):
     network = random_network(0)
     codes = random_codes(np.random.default_rng(1), 70, 33, 16)
-    options = SelectionOptions(selection=selection, on_threshold=0.3, n_proposal_threshold=0.02)
+    options = SelectionOptions(selection=selection, on_threshold=0.3, n_proposal_threshold=0.02, min_support=0.001)
     whole = propose_boxes(network, codes, options, InferenceOptions(patch=100))
     patched = propose_boxes(network, codes, options, InferenceOptions(patch=16))
     assert len(whole.boxes) > 100

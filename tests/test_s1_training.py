@@ -225,9 +225,9 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     rows = compared.comparison
     within = compared.within
     assert set(within["budget"]) <= {112, 223} and (within["boxes_per_row"] <= within["budget"]).all()
-    assert set(rows["selection"]) == {"on_threshold", "n_proposal", "both", "union", "as given"}
+    assert set(rows["selection"]) == {"on_threshold", "n_proposal", "both", "union", "support", "as given"}
     assert rows.loc[rows["lengths"] == "all", "rows"].eq(30).all()
-    groups = rows[rows["lengths"] != "all"].groupby(["selection", "on_threshold", "n_proposal_threshold"], dropna=False)
+    groups = rows[rows["lengths"] != "all"].groupby(["selection", *selections.THRESHOLDS], dropna=False)
     assert groups["rows"].sum().eq(30).all()
 
 
@@ -235,22 +235,25 @@ def test_the_best_setting_within_a_number_of_boxes_is_told_for_each_selection():
     nan = float("nan")
     comparison = pd.DataFrame(
         [
-            ("on_threshold", 0.1, nan, "all", 100.0, 0.3), ("on_threshold", 0.05, nan, "all", 200.0, 0.4),
-            ("on_threshold", 0.02, nan, "all", 224.0, 0.9), ("on_threshold", 0.1, nan, "20-50", 10.0, 1.0),
-            ("n_proposal", nan, 0.2, "all", 300.0, 0.8),
-            ("union", 0.1, 0.5, "all", 112.0, 0.2), ("union", 0.1, 0.2, "all", 90.0, 0.25),
+            ("on_threshold", 0.1, nan, nan, "all", 100.0, 0.3), ("on_threshold", 0.05, nan, nan, "all", 200.0, 0.4),
+            ("on_threshold", 0.02, nan, nan, "all", 224.0, 0.9), ("on_threshold", 0.1, nan, nan, "20-50", 10.0, 1.0),
+            ("n_proposal", nan, 0.2, nan, "all", 300.0, 0.8), ("support", nan, nan, 0.02, "all", 110.0, 0.5),
+            ("union", 0.1, 0.5, nan, "all", 112.0, 0.2), ("union", 0.1, 0.2, nan, "all", 90.0, 0.25),
         ],
-        columns=["selection", "on_threshold", "n_proposal_threshold", "lengths", "boxes_per_row", "full_share"],
+        columns=["selection", "on_threshold", "n_proposal_threshold", "min_support", "lengths", "boxes_per_row", "full_share"],
     )
     best = selections.best_within(comparison, (112, 223))
     assert best[["selection", "budget", "boxes_per_row", "full_share"]].to_numpy().tolist() == [
         ["on_threshold", 112, 100, 0.3], ["on_threshold", 223, 200, 0.4],
+        ["support", 112, 110, 0.5], ["support", 223, 110, 0.5],
         ["union", 112, 90, 0.25], ["union", 223, 90, 0.25],
     ]
     assert selections.best_sentences(best, comparison, (112, 223)) == [
         "on_threshold: <= 112 boxes per row: 30.0 % of rows with 100 % sensitivity (100 boxes, on_threshold 0.1); "
         "<= 223 boxes per row: 40.0 % of rows with 100 % sensitivity (200 boxes, on_threshold 0.05)",
         "n_proposal: <= 112 boxes per row: no setting; <= 223 boxes per row: no setting",
+        "support: <= 112 boxes per row: 50.0 % of rows with 100 % sensitivity (110 boxes, min_support 0.02); "
+        "<= 223 boxes per row: 50.0 % of rows with 100 % sensitivity (110 boxes, min_support 0.02)",
         "union: <= 112 boxes per row: 25.0 % of rows with 100 % sensitivity (90 boxes, on_threshold 0.1, "
         "n_proposal_threshold 0.2); <= 223 boxes per row: 25.0 % of rows with 100 % sensitivity (90 boxes, "
         "on_threshold 0.1, n_proposal_threshold 0.2)",

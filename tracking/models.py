@@ -50,7 +50,7 @@ S1_MODEL = ModelKind(
         inputs=Schema([ColSpec(DataType.string, "seq")]),
         outputs=Schema([ColSpec(AnyType(), name) for name in BOX_COLUMNS]),
     ),
-    champion_metric="val/box_sensitivity",
+    champion_metric="val/auroc",
 )
 """Stage 1, as ``s1.model.save_network`` saves it: sequences in, the three lists of proposed boxes out."""
 
