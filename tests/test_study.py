@@ -20,12 +20,12 @@ from boxtables.read import read_table
 from boxtables.write import write_table
 from entry.errors import UserError
 from entry.options import load_yaml, validate
+from pipeline.config import SAMPLE
 from pipeline.study import NOTEBOOKS, main
 from pipeline.study_config import StudyConfig, resolve
 from tracking.studies import find_children, newest_study, study_table
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"
 FULL = ROOT / "configs" / "study_baseline.yaml"
 ROWS = 40
 TINY = {
@@ -50,7 +50,7 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def sliced(tmp_path_factory) -> Path:
-    table = read_table(SAMPLE).table
+    table = read_table(ROOT / SAMPLE).table
     shortest = np.sort(np.argsort(table.lengths, kind="stable")[:ROWS])
     path = tmp_path_factory.mktemp("slice") / "slice_of_simulated.parquet"
     write_table(table.take_rows(shortest), path)
@@ -220,13 +220,13 @@ def test_a_study_needs_a_table(tracking_uri):
 
 
 def test_the_shipped_study_holds_together(tmp_path):
-    study = validate(StudyConfig, load_yaml(FULL) | {"in_file": str(SAMPLE)}, str(FULL))
+    study = validate(StudyConfig, load_yaml(FULL) | {"in_file": str(ROOT / SAMPLE)}, str(FULL))
     children = resolve(study, FULL)
     assert study.name in NOTEBOOKS and len({child.digest for child in children}) == len(children)
     first_round = [child.variant.name for child in children[: len(study.variants)]]
     assert first_round == [v.name for v in study.variants], "every variant once before any of them twice"
     assert all(child.config.split.test_share == 0.1 and child.config.registered_name is None for child in children)
-    moved = validate(StudyConfig, load_yaml(FULL) | {"in_file": str(SAMPLE), "cache_dir": "elsewhere"}, str(FULL))
+    moved = validate(StudyConfig, load_yaml(FULL) | {"in_file": str(ROOT / SAMPLE), "cache_dir": "elsewhere"}, str(FULL))
     assert [child.digest for child in resolve(moved, FULL)] == [child.digest for child in children]
 
 
