@@ -36,16 +36,6 @@ class BoxSequences:
     step_sizes: Tensor
     box: Tensor
 
-    def part(self, first: int, last: int) -> BoxSequences:
-        """Those of the boxes ``first`` to before ``last`` of the batch, which are counted from ``first`` on."""
-        kept = (self.box >= first) & (self.box < last)
-        before = self.step_sizes.cumsum(0) - self.step_sizes
-        place = torch.arange(len(self.values)) - before.repeat_interleave(self.step_sizes)  # of each base, in the packed order
-        step_sizes = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])[self.step_sizes]
-        return BoxSequences(
-            values=self.values[kept[place]], step_sizes=step_sizes[step_sizes > 0], box=self.box[kept] - first
-        )
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -78,26 +68,6 @@ class Batch:
     def rows(self) -> int:
         """Number of rows."""
         return self.mask.shape[0]
-
-    def part(self, start: int, stop: int) -> Batch:
-        """The batch of the rows from ``start`` to before ``stop``, as :func:`make_batch` would make it."""
-        counts = self.mask.sum(1)
-        first, last = int(counts[:start].sum()), int(counts[:stop].sum())
-        longest = int(counts[start:stop].max()) if stop > start else 0
-        position = (self.slot - self.row * self.mask.shape[1])[first:last]
-        row = self.row[first:last] - start
-        seq_length = self.seq_length[start:stop]
-        return Batch(
-            features=self.features[first:last],
-            labels=self.labels[first:last],
-            row=row,
-            slot=row * longest + position,
-            mask=self.mask[start:stop, :longest],
-            row_id=self.row_id[start:stop],
-            seq_length=seq_length,
-            sequences={name: sequences.part(first, last) for name, sequences in self.sequences.items()},
-            bases=None if self.bases is None else self.bases[start:stop, : int(seq_length.max()) if stop > start else 0],
-        )
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; the step sizes of sequences stay on the CPU, where packed LSTMs want them."""

@@ -17,12 +17,9 @@ On CUDA, and for every data type but float32 and bfloat16, everything falls back
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,28 +62,10 @@ def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activati
     return result.relu_() if activation == "relu" else result
 
 
-_source = threading.local()
-
-
-@contextlib.contextmanager
-def random_bytes_from(generator: np.random.BitGenerator) -> Iterator[None]:
-    """Within the context, this thread's masks on the CPU come from ``generator`` and not from PyTorch's default one."""
-    before = getattr(_source, "generator", None)
-    _source.generator = generator
-    try:
-        yield
-    finally:
-        _source.generator = before
-
-
 def _random_bytes(count: int) -> Tensor:
     """``(count,)`` uint8, each value equally likely."""
     words = -(-count // _WORD_BYTES)
-    generator = getattr(_source, "generator", None)
-    if generator is None:
-        drawn = torch.empty(words, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    else:
-        drawn = torch.from_numpy(generator.random_raw(words).view(np.int64))
+    drawn = torch.empty(words, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     return drawn.view(torch.uint8)[:count]
 
 
@@ -99,8 +78,7 @@ def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tens
     Args:
         shape: shape of the mask.
         probability: share of elements to drop, in [0, 1).
-        like: gives type and device. On the CPU the random numbers are those of :func:`random_bytes_from`, else those of the
-            device's default generator.
+        like: gives type and device, whose default generator is used.
 
     Returns:
         ``shape``.

@@ -27,7 +27,6 @@ from s2.dataset import SHUFFLED_KINDS, EncodedDataset
 from s2.metrics import group_auroc, ranking_metrics
 from s2.network import batch_loss
 from s2.scoring import score_rows
-from s2.shares import loss_in_shares, worth_sharing
 from s2.split import split_by_group, split_by_order
 
 IDENTITY = "s2_identity"
@@ -61,9 +60,6 @@ class S2Module(TrackedModule):
         self.network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
 
     def step(self, batch: Batch) -> tuple[Tensor, Any, int]:
-        if worth_sharing(self.network, batch):
-            loss, logits = loss_in_shares(self.network, list(self.network.parameters()), batch)
-            return loss, (batch, logits), batch.rows
         logits = self.network(batch)
         return batch_loss(logits, batch), (batch, logits.detach()), batch.rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
 
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from rna.boxes import BOX_TYPES
-from s2 import kernels, shares
+from s2 import kernels
 from s2.batches import EpochBatches, OrderedBatches, epoch_batches, length_groups, make_batch, ordered_batches
 from s2.config import NetworkConfig
-from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.network import BoxNetwork, EncoderLayer, SelfAttention, batch_loss
 from tests.s2_data import random_dataset
 
@@ -117,32 +115,16 @@ def test_a_mask_has_any_shape(shape):
     assert mask.shape == shape and mask.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("source", ["default generator", "own generator"])
-def test_elements_of_masks_are_dropped_independently(source):
+def test_elements_of_masks_are_dropped_independently():
     """Share of drops by place, and of pairs dropped together: of neighbours, of elements that share a random word's byte place,
     and of equal places in two masks."""
     torch.manual_seed(5)
-    own = kernels.random_bytes_from(np.random.SFC64(5)) if source == "own generator" else contextlib.nullcontext()
     n, share = 80_000, kernels.drop_share(0.25)
-    with own:
-        first, second = ((kernels.dropout_mask((n // 8, 8), 0.25, torch.zeros(1)) == 0).double() for _ in range(2))
+    first, second = ((kernels.dropout_mask((n // 8, 8), 0.25, torch.zeros(1)) == 0).double() for _ in range(2))
     assert (first.mean(0) - share).abs().max() < 5 * math.sqrt(share * (1 - share) / (n / 8))
     flat = first.flatten()
     for together in (flat[1:] * flat[:-1], flat[8:] * flat[:-8], first * second):
         assert float(together.mean()) == pytest.approx(share**2, abs=5 * share / math.sqrt(n))
-
-
-def test_a_generator_of_its_own_decides_a_threads_masks():
-    def masks(seed):
-        with kernels.random_bytes_from(np.random.SFC64(seed)):
-            return torch.cat([kernels.dropout_mask((5, 7), 0.5, torch.zeros(1)) for _ in range(2)])
-
-    before = torch.get_rng_state()
-    first = masks(1)
-    assert masks(1).equal(first) and not masks(2).equal(first) and not first[:5].equal(first[5:])
-    assert torch.get_rng_state().equal(before)
-    kernels.dropout_mask((5, 7), 0.5, torch.zeros(1))
-    assert not torch.get_rng_state().equal(before)
 
 
 def mask_by_shape(shape, p, like):
@@ -196,100 +178,6 @@ def test_a_layer_in_bfloat16_is_as_exact_as_torchs(monkeypatch):
     for exact, plain, fused in zip(*results, strict=True):
         assert fused.dtype == torch.float32
         assert 0 < float((fused - exact).norm()) < 1.5 * float((plain - exact).norm()) + 0.005 * float(exact.norm())
-
-
-@pytest.mark.parametrize("kind", [*KINDS, *sorted(WHOLE_SEQUENCE_KINDS)])
-@pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 3), (3, 7), (0, 7)])
-def test_a_part_of_a_batch_is_the_batch_of_its_rows(kind, start, stop):
-    data = random_dataset(COUNTS)
-    if kind in WHOLE_SEQUENCE_KINDS:
-        bases = np.random.default_rng(0).integers(0, 4, data.seq_length.sum(), dtype=np.uint8)
-        data = replace(data, meta=data.meta.model_copy(update={"kind": kind}), bases=bases)
-    elif kind != "baseline":
-        data = random_dataset(COUNTS, kind=kind)
-    rows = np.array([3, 2, 1, 6, 4, 0, 5])
-    part, wanted = make_batch(data, rows).part(start, stop), make_batch(data, rows[start:stop])
-    for name in ("features", "labels", "row", "slot", "mask", "row_id", "seq_length"):
-        assert getattr(part, name).equal(getattr(wanted, name)), name
-    assert (part.bases is None) == (kind in KINDS)
-    assert part.bases is None or part.bases.equal(wanted.bases)
-    assert part.sequences.keys() == wanted.sequences.keys()
-    for name, sequences in wanted.sequences.items():
-        for field in ("values", "step_sizes", "box"):
-            assert getattr(part.sequences[name], field).equal(getattr(sequences, field)), (name, field)
-
-
-def shared_step(network, batch, threads, seed=1):
-    """Loss, logits and gradients of a step in shares with a number of threads."""
-    before = torch.get_num_threads()
-    torch.manual_seed(seed)
-    torch.set_num_threads(threads)
-    try:
-        loss, logits = shares.loss_in_shares(network, list(network.parameters()), batch)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    network.zero_grad()
-    (2 * loss).backward()
-    return [loss.detach(), logits, *(p.grad for p in network.parameters())]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_shares_add_up_to_the_whole_batch(kind):
-    data = random_dataset([(3, 2, 2), (1, 0, 0), (4, 0, 3), (0, 5, 0), (2, 2, 2)], kind=kind)
-    network, batch = network_for(data), make_batch(data, np.arange(5))
-    logits = network(batch)
-    loss = batch_loss(logits, batch)
-    gradients = torch.autograd.grad(2 * loss, list(network.parameters()))
-    for a, b in zip(shared_step(network, batch, 2), [loss.detach(), logits.detach(), *gradients], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_shares_do_not_depend_on_the_number_of_threads(kind):
-    data = random_dataset([(3, 2, 2), (1, 0, 0), (4, 1, 3)], kind=kind)
-    network, batch = network_for(data).train(), make_batch(data, np.arange(3))
-    first, *others = (shared_step(network, batch, threads) for threads in (1, 2, 2))
-    for other in others:
-        assert all(a.equal(b) for a, b in zip(first, other, strict=True))
-    assert not shared_step(network, batch, 2, seed=2)[0].equal(first[0])
-
-
-def test_a_weight_that_a_share_does_not_use_gets_the_others_gradient():
-    data = random_dataset([(3, 2, 0), (4, 0, 3)], kind="sequence_encoding")
-    network = network_for(data).train()
-    shared_step(network, make_batch(data, np.arange(2)), 2)
-    assert all(parameter.grad is not None for parameter in network.parameters())
-
-
-@pytest.mark.parametrize("share", range(shares.SHARES))
-def test_an_error_in_a_share_is_raised(share):
-    data = random_dataset([(3, 2, 2), (1, 0, 0)])
-    network = network_for(data)
-
-    def failing(batch):
-        if batch.row_id[0] == share:
-            raise ArithmeticError("here")
-        return network(batch)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ArithmeticError, match="here"):
-            shares.loss_in_shares(failing, list(network.parameters()), make_batch(data, np.arange(2)))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_small_batches_and_those_without_gradients_stay_whole(monkeypatch):
-    data = random_dataset(COUNTS)
-    network, one, two = network_for(data), make_batch(data, np.arange(1)), make_batch(data, np.arange(2))
-    assert not shares.worth_sharing(network, two)
-    monkeypatch.setattr(shares, "LEAST_WORK", 1)
-    assert shares.worth_sharing(network, two) and not shares.worth_sharing(network, one)
-    with torch.no_grad():
-        assert not shares.worth_sharing(network, two)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import s2.shares
 import s2.training
 from entry.errors import UserError
 from entry.tracker import MemoryTracker
@@ -73,13 +72,7 @@ def same_network(a: BoxNetwork, b: BoxNetwork) -> bool:
     return all(x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.fixture(params=["whole batches", "shares"])
-def sharing(request, monkeypatch):
-    if request.param == "shares":
-        monkeypatch.setattr(s2.shares, "LEAST_WORK", 1)
-
-
-def test_a_seed_decides_everything(tmp_path, sharing):
+def test_a_seed_decides_everything(tmp_path):
     first, second, other = MemoryTracker(), MemoryTracker(), MemoryTracker()
     a = fitted(tmp_path / "a", tracker=first)
     b = fitted(tmp_path / "b", tracker=second)
@@ -129,7 +122,7 @@ def test_the_loss_falls_where_there_is_something_to_learn(tmp_path):
     ("kind", "shift", "training"),
     [("baseline", 0, {}), ("sequence_encoding", 3, {}), ("baseline", 0, {"dropout_off_after_first_epoch": True})],
 )
-def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, sharing, kind, shift, training):
+def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, kind, shift, training):
     data = random_dataset(COUNTS, signal=0.8, kind=kind)
     config = config_of(shift=shift, **training)
     whole_tracker, before, after = MemoryTracker(), DyingTracker(2), MemoryTracker()
