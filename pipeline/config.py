@@ -15,7 +15,7 @@ from s2.config import FeatureConfig
 from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.training import S2Config
 
-SAMPLE = "data/sample_simulated_s1.parquet"
+SAMPLE = "data/sample_s1.parquet"
 """The S1 table that comes with the repository."""
 
 

@@ -1,4 +1,4 @@
-"""The simulated stand-in for S1's proposals, and the sample made with it."""
+"""The simulated stand-in for S1's proposals."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 
 from boxtables.read import read_table
-from boxtables.sensitivity import box_sensitivity
-from entry.errors import UserError
-from pipeline.simulated_sample import SampleOptions, main, make_sample
+from pipeline.config import SAMPLE
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, is_in, keys
-from rna.formats import format_fasta, read_fasta
 from rna.pairs import from_dot_bracket, loop_boxes, target_boxes
 from rna.sequence import encode
-from s1.simulate import DECIMALS, PROPOSALS_COLUMN, Simulation, simulate_proposals
-
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "data" / "sample_simulated_s1.parquet"
-TRANSCRIPTS = ROOT / "data" / "transcripts.fa.gz"
+from s1.simulate import DECIMALS, Simulation, simulate_proposals, with_simulated_proposals
 
 CANONICAL = {"AU", "UA", "GC", "CG", "GU", "UG"}
 RNG = np.random.default_rng(0)
@@ -27,13 +20,6 @@ SEQS = ["GGGCGAAAGCCC", "A", "A" * 40, *("".join(RNG.choice(list("ACGU"), n)) fo
 STRUCTURES = ["((((....))))", ".", "." * 40, *("((((.(((....)))))))".ljust(n, ".") for n in (30, 60, 120, 20, 90))]
 TARGETS = target_boxes(from_dot_bracket(s) for s in STRUCTURES)
 CODES = [encode(s) for s in SEQS]
-
-
-@pytest.fixture(scope="module")
-def sample():
-    result = read_table(SAMPLE)
-    assert len(result.rejects) == 0
-    return result.table
 
 
 def test_no_box_is_proposed_twice_and_each_has_a_proposing_pixel():
@@ -101,6 +87,12 @@ def test_near_misses_are_off_by_one():
         assert any(1 <= change.sum() <= 3 and change.max() == 1 for change in changes)
 
 
+@pytest.fixture(scope="module")
+def sample():
+    """The sample's segments with simulated proposals in place of the network's."""
+    return with_simulated_proposals(read_table(Path(__file__).parent.parent / SAMPLE).table, seed=0)
+
+
 def test_true_boxes_have_higher_but_overlapping_confidences(sample):
     true = is_in(sample.proposals, sample.targets)
     largest = sample.prob_sm.max()
@@ -116,55 +108,3 @@ def test_a_row_depends_on_the_seed_and_its_place_alone():
     assert np.array_equal(keys(one.take_rows(np.arange(4))), keys(first))
     other = simulate_proposals(CODES[:4], TARGETS.take_rows(np.arange(4)), 6)[0]
     assert not np.array_equal(keys(first), keys(other))
-
-
-# the sample that comes with the repository
-
-
-def test_the_sample_is_large_enough_and_says_that_it_is_simulated(sample):
-    assert sample.rows >= 300
-    assert set(sample.frame[PROPOSALS_COLUMN]) == {"simulated"}
-    assert sample.frame["mfe_freq"].min() >= 0.02
-    assert sample.lengths.min() >= 20 and sample.lengths.max() <= 200
-    assert (np.diff(sample.targets.offsets) > 0).all()
-    assert 0.4 < box_sensitivity(sample).full_share < 0.6
-    assert 100 < len(sample.proposals) / sample.rows < 220
-
-
-def test_its_segments_are_cut_from_the_transcripts(sample):
-    transcripts = {record.name: record.seq for record in read_fasta(TRANSCRIPTS).records}
-    assert len(transcripts) == 14
-    for seq, name, start in zip(*(sample.frame[c] for c in ("seq", "transcript_id", "start")), strict=True):
-        assert transcripts[name][start: start + len(seq)] == seq
-
-
-def test_the_command_makes_its_first_rows_again(sample, tmp_path):
-    first = read_fasta(TRANSCRIPTS).records[:1]
-    (tmp_path / "first.fa").write_text(format_fasta(first))
-    out = tmp_path / "again_simulated.parquet"
-    main(["--transcripts", str(tmp_path / "first.fa"), "--out_file", str(out), "--workers", "1"])
-    again = read_table(out).table
-    rows = np.flatnonzero(sample.frame["transcript_id"] == first[0].name)
-    assert 10 < len(rows) == again.rows and rows[0] == 0
-    want = sample.take_rows(rows)
-    assert np.array_equal(keys(again.proposals), keys(want.proposals))
-    assert np.array_equal(keys(again.targets), keys(want.targets))
-    assert np.array_equal(again.prob_sm.values, want.prob_sm.values)
-    assert np.array_equal(again.prob_sl.offsets, want.prob_sl.offsets)
-    for column in ("seq", "start", "transcript_id"):
-        assert again.frame[column].tolist() == want.frame[column].tolist()
-    assert np.allclose(again.frame["mfe_freq"], want.frame["mfe_freq"], atol=1e-6)
-
-
-def test_the_sample_may_not_be_written_under_another_name(tmp_path):
-    with pytest.raises(UserError, match="the name must contain 'simulated'"):
-        main(["--out_file", str(tmp_path / "s1.parquet")])
-
-
-def test_without_transcripts_there_is_no_sample(tmp_path):
-    (tmp_path / "t.fa").write_text(">a\nAAAAAAAAAAAAAAAAAAAAAAAA\n")
-    options = SampleOptions(transcripts=str(tmp_path / "t.fa"))
-    with pytest.raises(UserError, match="no segment has a structure"):
-        make_sample(options)
-    with pytest.raises(UserError, match="cannot be read"):
-        make_sample(options.model_copy(update={"transcripts": str(tmp_path / "none.fa")}))
