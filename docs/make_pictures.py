@@ -30,7 +30,7 @@ def map_figure(table: BoxTable, row: int) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     draw_boxes(left, boxes, length)
     draw_boxes(right, boxes.select(true), length)
-    left.set(title=f"proposed by stage 1 (simulated): {len(boxes)} boxes", ylabel="row: base on the 5' side")
+    left.set(title=f"proposed by stage 1: {len(boxes)} boxes", ylabel="row: base on the 5' side")
     right.set(title=f"in the true structure: {int(true.sum())} boxes")
     for axes in (left, right):
         axes.set(xlabel="column: base on the 3' side")
