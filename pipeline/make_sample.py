@@ -76,7 +76,8 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: Step = untracked,
         UserError: the transcripts or the network cannot be used, no segment is left, or the output cannot be written.
     """
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}) | {"segments": SEGMENTS.model_dump()})
-    digest = file_digest(network_folder(options.model) / WEIGHTS_FILE)
+    with network_folder(options.model) as folder:
+        digest = file_digest(folder / WEIGHTS_FILE)
     segments = segments_file(options.transcripts, SEGMENTS, options.cache_dir, step)
     proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step, progress)
     table = read_table(proposed).table

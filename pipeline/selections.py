@@ -1,6 +1,7 @@
 """Entry point ``selections``: stage 1's selections of proposals compared, boxes per row against the target boxes found.
 
-Every selection is pruned as the reference experiment's dataset was. The network runs once, whatever their number.
+Every selection is pruned as the reference experiment's dataset was, and with ``drop_unclosed_loops`` where asked.
+The network runs once, whatever their number.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class SelectionsOptions(InferenceOptions):
     min_supports: tuple[float, ...] = Field(
         (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0), min_length=1,
         description="least sums of a box's probabilities, at commas",
+    )
+    drop_unclosed_loops: bool = Field(
+        False, description="prune loops that lack a stem at one of their closing pairs as well"
     )
     length_edges: tuple[int, ...] = Field(
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
@@ -132,7 +136,6 @@ def compare(
     table: BoxTable,
     network: ProposalNetwork,
     options: SelectionsOptions,
-    rules: PruningRules = REFERENCE_RULES,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Each setting's figures over all rows and by length.
@@ -144,6 +147,7 @@ def compare(
         :data:`AS_GIVEN`.
     """
     chosen = settings(options)
+    rules = REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": options.drop_unclosed_loops})
     inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
     counts: list[list[np.ndarray]] = [[] for _ in chosen]
     starts = range(0, table.rows, options.chunk)

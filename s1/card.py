@@ -112,7 +112,7 @@ def _selection(selection: Mapping[str, Any]) -> str:
     thresholds = {
         "on_threshold": f"p_on above {selection['on_threshold']:g}",
         "n_proposal": f"proposals over area above {selection['n_proposal_threshold']:g}",
-        "support": f"probabilities that add up to {selection.get('min_support', 0):g}",
+        "support": f"probabilities that add up to {selection['min_support']:g}",
     }
     used = thresholds.values() if selection["selection"] in ("both", "union") else [thresholds[selection["selection"]]]
     return f"`{selection['selection']}` ({', '.join(used)})"

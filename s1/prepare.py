@@ -78,19 +78,19 @@ def proposals_file(
     Raises:
         UserError: the table or the network cannot be used.
     """
-    folder = network_folder(model)
-    load_network(folder)  # tells what is wrong with it, before anything is made
-    key = content_key(
-        version=CACHE_VERSION, step="propose", source=file_digest(segments), network=file_digest(folder / WEIGHTS_FILE),
-        **selection.model_dump(mode="json"),
-    )
-    path = Path(cache_dir) / "proposed" / f"{key}{PARQUET_SUFFIX}"
-    with step("propose", f"propose {segments.name}") as tracker:
-        if not _found(path, tracker):
-            options = ProposeOptions(
-                in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump()
-            )
-            run_propose(options, tracker, progress)
+    with network_folder(model) as folder:
+        load_network(folder)  # tells what is wrong with it, before anything is made
+        key = content_key(
+            version=CACHE_VERSION, step="propose", source=file_digest(segments), network=file_digest(folder / WEIGHTS_FILE),
+            **selection.model_dump(mode="json"),
+        )
+        path = Path(cache_dir) / "proposed" / f"{key}{PARQUET_SUFFIX}"
+        with step("propose", f"propose {segments.name}") as tracker:
+            if not _found(path, tracker):
+                options = ProposeOptions(
+                    in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump()
+                )
+                run_propose(options, tracker, progress)
     return path
 
 

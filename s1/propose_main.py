@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,27 +95,33 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
     return table, rejects
 
 
-def network_folder(model: str) -> Path:
-    """The folder of a network: ``model`` itself, or a copy of the champion of a registered model (``models:/NAME``).
+@contextmanager
+def network_folder(model: str) -> Iterator[Path]:
+    """The folder of a network, for the length of a block: ``model`` itself, or a copy of what is registered.
+
+    Args:
+        model: a folder, or ``models:/NAME`` (the champion), ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``.
 
     Raises:
         UserError: no such model is registered.
     """
-    folder = Path(model)
-    if model.startswith(REGISTERED):
-        from tracking.models import fetch_champion_folder
+    if not model.startswith(REGISTERED):
+        yield Path(model)
+        return
+    from tracking.models import model_folder  # here: MLflow takes seconds to import, and a folder needs none of it
 
-        folder = fetch_champion_folder(model.removeprefix(REGISTERED))
-    return folder
+    with model_folder(model) as folder:
+        yield folder
 
 
 def open_network(model: str) -> ProposalNetwork:
-    """The network in a folder, or the champion of a registered model (``models:/NAME``).
+    """The network in a folder, or a registered one; ``model`` as for :func:`network_folder`.
 
     Raises:
         UserError: there is none.
     """
-    return load_network(network_folder(model))[0]
+    with network_folder(model) as folder:
+        return load_network(folder)[0]
 
 
 def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:

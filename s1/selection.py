@@ -28,12 +28,16 @@ class SelectionOptions(Options):
         " after the first; union: boxes that either keeps, with the proposals of all cells; support: boxes whose"
         " proposals' probabilities add up to min_support or more",
     )
-    on_threshold: float = Field(0.1, ge=0, lt=1, description="p_on that a cell must exceed to propose")
+    on_threshold: float = Field(
+        0.1, ge=0, lt=1, description="p_on that a cell must exceed to propose, with on_threshold, both and union"
+    )
     n_proposal_threshold: float = Field(
-        0.2, ge=0, description="proposals per cell of the box that a box must exceed; half of it for hloops"
+        0.2, ge=0, description="proposals per cell of the box that a box must exceed, with n_proposal, both and union;"
+        " half of it for hloops"
     )
     min_support: float = Field(
-        0.02, ge=0, description="sum of the probabilities of a box's proposals, those of the scalar size counting a fifth"
+        0.02, ge=0, description="with support: least sum of the probabilities of a box's proposals, those of the scalar"
+        " size counting a fifth"
     )
     mask_lower_triangle: bool = Field(
         True, description="mask location and size classes that would put the box outside of the map's upper triangle"

@@ -58,6 +58,18 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
+def run_parameters(run_id: str) -> dict[str, str]:
+    """The parameters in force of a run, as text.
+
+    Raises:
+        UserError: the run is unknown, or the tracking store cannot be reached.
+    """
+    try:
+        return _params(open_client().get_run(run_id))
+    except (MlflowException, *STORE_ERRORS) as error:
+        raise store_error(error) from error
+
+
 def _params(run: Run) -> dict[str, str]:
     """The parameters in force: a tag ``used.NAME`` stands for one that could not be changed."""
     used = {k.removeprefix(USED): v for k, v in run.data.tags.items() if k.startswith(USED)}

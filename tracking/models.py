@@ -91,20 +91,6 @@ def load_champion(name: str) -> PyFuncModel:
         raise store_error(error) from error
 
 
-def fetch_champion_folder(name: str) -> Path:
-    """The logged folder of the best version of a registered model, copied to a temporary folder.
-
-    Raises:
-        UserError: no such model is registered, it has no champion, or the tracking store cannot be reached.
-    """
-    uri = champion_uri(name)
-    try:
-        folder = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp(prefix=f"{name}-"))
-    except (MlflowException, *STORE_ERRORS) as error:
-        raise store_error(error) from error
-    return Path(folder) / "artifacts" / NETWORK_FOLDER
-
-
 @contextmanager
 def model_folder(uri: str) -> Iterator[Path]:
     """The logged folder of a model, in a temporary place for the length of a block.

@@ -85,18 +85,6 @@ def run_figures(run_id: str) -> dict[str, float]:
         raise store_error(error) from error
 
 
-def run_parameters(run_id: str) -> dict[str, str]:
-    """The parameters of a run, as text.
-
-    Raises:
-        UserError: the run is unknown, or the tracking store cannot be reached.
-    """
-    try:
-        return dict(open_client().get_run(run_id).data.params)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
-
-
 def newest_study(experiment: str) -> str:
     """Run id of the newest finished study of an experiment.
 
