@@ -38,11 +38,12 @@ from structures.decode import k_best_batch
 from structures.pairing import (
     PairProbabilities,
     base_pair_probabilities,
+    least_energy,
     maximum_expected_accuracy,
     structure_confidence,
 )
 
-Decoder = Literal["exact", "mea"]
+Decoder = Literal["exact", "mea", "energy"]
 
 S1_FOLDER, S2_FOLDER, OPTIONS_FILE = "s1", "s2", "chain.json"
 """What a saved chain consists of: the two networks' folders, and its options."""
@@ -70,7 +71,12 @@ class ChainOptions(Options):
     decoding: DecodeOptions = Field(DecodeOptions(), description="which structures are allowed, and their score")
     decoder: Decoder = Field(
         "exact", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
-        " accuracy over base-pair probabilities"
+        " accuracy over base-pair probabilities; energy: the lowest free energy of the pairs of proposed stems, their"
+        " log-odds counted in"
+    )
+    evidence: float = Field(
+        0.2, ge=0, description="with energy: weight of a base pair's log-odds against its free energy over RT; 0: pairs of"
+        " proposed stems are allowed, whatever their probability"
     )
     gamma: float = Field(
         1.0, gt=0, description="with mea: weight of pairs; above 1 more pairs are found, below 1 fewer are wrong"
@@ -261,8 +267,8 @@ def _predict_chunk(
         boxes = table.proposals
         lengths = table.lengths
         pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
-        if options.decoder == "mea":
-            decoded = _expected_accuracy(records, boxes, scores, options)
+        if options.decoder != "exact":
+            decoded = _of_pairs(records, boxes, scores, options)
         else:
             decoded = k_best_batch(boxes, log_odds(scores), lengths, options.k, options.decoding)
         results = []
@@ -281,15 +287,20 @@ def _predict_chunk(
     return results
 
 
-def _expected_accuracy(
+def _of_pairs(
     records: Sequence[formats.Sequence], boxes: Boxes, scores: np.ndarray, options: ChainOptions
 ) -> list[list[Decoded]]:
-    """Structures of maximum expected accuracy. Their boxes are the proposals that stand in their loop decomposition."""
+    """Structures decoded pair by pair. Their boxes are the proposals that stand in their loop decomposition."""
     sure = np.where((boxes.type == STEM) & (scores < options.decoding.min_confidence), 0.0, scores)
     found = []
     for row, record in enumerate(records):
         pairing = base_pair_probabilities(boxes, sure, len(record.seq), row=row)
-        pairs, _ = maximum_expected_accuracy(pairing, record.seq, options.gamma, options.decoding.min_hairpin)
+        if options.decoder == "mea":
+            pairs, _ = maximum_expected_accuracy(pairing, record.seq, options.gamma, options.decoding.min_hairpin)
+        else:
+            pairs = least_energy(
+                pairing, record.seq, options.evidence, options.decoding.threshold, options.decoding.min_hairpin
+            )
         found.append(pairs)
     targets = target_boxes(found)
     stands = is_in(boxes, targets)

@@ -42,6 +42,7 @@ MODEL_OVERRIDES = {
     "s2_model": "s2_model",
     "decoder": "chain.decoder",
     "gamma": "chain.gamma",
+    "evidence": "chain.evidence",
     "min_confidence": "chain.decoding.min_confidence",
     "min_hairpin": "chain.decoding.min_hairpin",
     "crossing": "chain.decoding.crossing",

@@ -20,7 +20,7 @@ class FeatureConfig(Options):
 
     kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows whose target boxes were not all proposed")
-    without: tuple[Literal["type", "place", "size", "confidence", "energy", "neighbours"], ...] = Field(
+    without: tuple[Literal["type", "place", "size", "confidence", "energy", "neighbours", "ensemble"], ...] = Field(
         (), description="groups of numbers that are taken away (the LSTMs are one per type all the same)"
     )
     coordinates: Literal["raw", "scaled", "relative"] = Field(
@@ -34,9 +34,9 @@ class FeatureConfig(Options):
     def _something_is_left(self) -> FeatureConfig:
         if {"type", "place", "size"} <= set(self.without) and self.kind in ("baseline", "shuffle_label"):
             raise ValueError("without takes all numbers of a box away; leave type, place or size")
-        has = {"confidence", "energy", "neighbours"} if self.kind in WHOLE_SEQUENCE_KINDS else set()
+        has = {"confidence", "energy", "neighbours", "ensemble"} if self.kind in WHOLE_SEQUENCE_KINDS else set()
         has |= {"confidence"} if self.kind == "s1_features" else set()
-        for group in ("confidence", "energy", "neighbours"):
+        for group in ("confidence", "energy", "neighbours", "ensemble"):
             if group in self.without and group not in has:
                 raise ValueError(f"without names {group}, which the kind {self.kind} does not have")
         if self.shuffle_bases != "none" and self.kind != "sequence_encoding":

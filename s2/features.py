@@ -5,24 +5,28 @@
 ``s1_features``               :data:`GEOMETRY` and :data:`CONFIDENCES`: what S1 said about the box
 ``sequence_encoding``         :data:`GEOMETRY`, and the bases of the box as a one-hot sequence (:func:`box_bases`)
 ``shuffle_label``             ``baseline`` with the labels permuted within each row (:func:`shuffle_within_rows`)
-``relational``                :data:`GEOMETRY`, :data:`CONFIDENCES`, the box's energy (:mod:`s2.energies`), what the
-                              other boxes say about it (:mod:`s2.neighbours`), and the whole sequence; the network's
-                              configuration says which of them it uses
+``relational``                :data:`GEOMETRY`, :data:`CONFIDENCES`, the box's energy (:mod:`energies.boxes`), what the
+                              other boxes say about it (:mod:`s2.neighbours`), how likely it is in the ensemble of what
+                              the row's stems can form (:mod:`energies.ensemble`), and the whole sequence; the
+                              configuration says which of them are used
 ``relational_shuffle_label``  ``relational`` with the labels permuted within each row
 ============================  =====================================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from boxtables.sensitivity import box_sensitivity
 from boxtables.table import BoxTable, Ragged
+from energies.boxes import box_energies, end_energies
+from energies.ensemble import ENSEMBLE, box_probabilities
 from entry.errors import UserError
 from rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
 from rna.sequence import BASES, N_CODE, encode_many
 from s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
-from s2.energies import box_energies, end_energies
 from s2.groups import row_groups
 from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 
@@ -34,13 +38,13 @@ CONFIDENCES: tuple[str, ...] = ("prob_sm_median", "prob_sm_per_cell", "prob_sl_m
 the median probability of the pixels that propose the box, and how many these are over the cells that it covers."""
 
 ENERGY: tuple[str, ...] = ("energy", "end_energy")
-"""Names of the features that are a box's own free energy and what a stem's outer end adds (:mod:`s2.energies`), kcal/mol, no
+"""Names of the features that are a box's own free energy and what a stem's outer end adds (:mod:`energies.boxes`), kcal/mol, no
 more than :data:`HIGHEST_ENERGY`."""
 
 HIGHEST_ENERGY = 30.0
 """kcal/mol; stands for everything above it and for what cannot form, in energies of boxes and of chains."""
 
-_RELATIONAL = GEOMETRY + CONFIDENCES + ENERGY + COUNTS + CHAINS
+_RELATIONAL = GEOMETRY + CONFIDENCES + ENERGY + COUNTS + CHAINS + ENSEMBLE
 
 FEATURE_NAMES: dict[Kind, tuple[str, ...]] = {
     "baseline": GEOMETRY,
@@ -110,8 +114,13 @@ def featurize(table: BoxTable, kind: Kind, *, keep_partial: bool = False, seed: 
     )
 
 
-def encode_boxes(table: BoxTable, kind: Kind) -> EncodedDataset:
+def encode_boxes(table: BoxTable, kind: Kind, needed: Collection[str] = ENSEMBLE) -> EncodedDataset:
     """The features of every box of every row, for scoring: no row is left out, all labels are 0, each row is a group.
+
+    Args:
+        table: a pruned table.
+        kind: which features.
+        needed: names of the features that are used; :data:`ENSEMBLE`, the dear ones, are NaN where none of them is.
 
     Raises:
         UserError: a box has no features of this kind: one that covers no cell has no ``s1_features``, and for
@@ -129,6 +138,7 @@ def encode_boxes(table: BoxTable, kind: Kind) -> EncodedDataset:
             "rows_read": table.rows, "rows_full_sensitivity": 0, "rows_without_boxes": 0,
             "labelled": False, "keep_partial": True,
         },
+        needed=needed,
     )
 
 
@@ -141,6 +151,7 @@ def _encode(
     group: np.ndarray,
     n_target: np.ndarray,
     origin: dict[str, object],
+    needed: Collection[str] = ENSEMBLE,
 ) -> EncodedDataset:
     boxes = table.proposals
     columns = [geometry(boxes)]
@@ -160,6 +171,8 @@ def _encode(
             _bounded(np.stack([energies, ends], axis=1)),
             neighbour_counts(boxes),
             _bounded(chain_energies(boxes, energies, ends)),
+            box_probabilities(boxes, seqs).astype(np.float32) if set(ENSEMBLE) & set(needed)
+            else np.full((len(boxes), len(ENSEMBLE)), np.nan, np.float32),
         ]
     if kind == "sequence_encoding":
         sequences = {name: box_bases(boxes, code, codes, starts[:-1]) for code, name in enumerate(BOX_TYPES)}

@@ -75,8 +75,8 @@ def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.n
 
     Args:
         boxes: the boxes of all rows.
-        energies: ``(boxes,)`` kcal/mol (:func:`s2.energies.box_energies`).
-        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`s2.energies.end_energies`).
+        energies: ``(boxes,)`` kcal/mol (:func:`energies.boxes.box_energies`).
+        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`energies.boxes.end_energies`).
 
     Returns:
         ``(boxes, 3)`` float64, the columns :data:`CHAINS`; ``inf`` where there is no such chain or box.

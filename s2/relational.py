@@ -8,7 +8,8 @@ Four things go beyond :mod:`s2.network`:
 * a learned number per head for each way in which two boxes can stand to each other, and for how far apart they are, is
   added to the attention scores (:func:`relation_codes`), as relation networks for object detection and relative positions
   in text do (Hu et al. 2018; Raffel et al. 2020);
-* energies and counts of neighbours come in as numbers of a box, where the features hold them.
+* energies, counts of neighbours and probabilities in the ensemble of what the boxes can form come in as numbers of a box,
+  where the features hold them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from energies.ensemble import ENSEMBLE
 from entry.errors import UserError
 from rna.boxes import HLOOP, STEM
 from s2.batches import BEYOND, Batch
@@ -48,6 +50,7 @@ EMPTY = N_CODES
 _MASKED = -1e4  # added to a score, it leaves a weight of exactly 0 in single and in bfloat16 precision
 _HEAD_START = 2.0  # what the relations of its own add to a head's scores before training
 _KCAL_SCALE, _CHAIN_SCALE, _LOWEST_CHAIN = 5.0, 10.0, -60.0  # kcal/mol
+_LEAST_P = 1e-3  # added to a probability and to what it lacks, before their log-odds
 
 
 def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, siz_y: Tensor, mask: Tensor) -> Tensor:
@@ -230,12 +233,13 @@ class BoxInputs(nn.Module):
         self.place = {name: names.index(name) for name in names}
         self.has = {group: all(name in names for name in of) for group, of in (
             ("confidence", CONFIDENCES), ("energy", ENERGY), ("counts", COUNTS), ("chains", CHAINS),
+            ("ensemble", ENSEMBLE),
         )}
-        geometry, confidence, energy, counts, chains = 13, len(CONFIDENCES), 3, len(COUNTS), 8
-        self.width = geometry + sum(
-            n for group, n in (("confidence", confidence), ("energy", energy), ("counts", counts), ("chains", chains))
-            if self.has[group]
-        )
+        geometry = 13
+        widths = {
+            "confidence": len(CONFIDENCES), "energy": 3, "counts": len(COUNTS), "chains": 8, "ensemble": 2 * len(ENSEMBLE)
+        }
+        self.width = geometry + sum(width for group, width in widths.items() if self.has[group])
 
     def column(self, features: Tensor, name: str) -> Tensor:  # (boxes, features) -> (boxes,)
         return features[:, self.place[name]]
@@ -260,6 +264,10 @@ class BoxInputs(nn.Module):
             columns += [part / _CHAIN_SCALE for part in (*parts, total)]
             columns += [(part >= HIGHEST_ENERGY).float() for part in parts]
             columns += [(total - rival) / _CHAIN_SCALE]
+        if self.has["ensemble"]:
+            parts = [self.column(features, name) for name in ENSEMBLE]
+            columns += parts
+            columns += [(part + _LEAST_P).log() - (1 - part + _LEAST_P).log() for part in parts]
         return torch.stack(columns, dim=1)
 
 

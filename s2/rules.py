@@ -11,17 +11,17 @@ from typing import Literal
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from energies.boxes import box_energies
 from rna.boxes import BOX_TYPES, Boxes, ragged_take
 from rna.pairs import CONFLICT, relation_matrix
 from s2.dataset import EncodedDataset
-from s2.energies import box_energies
 from s2.neighbours import CHAINS
 
 Rule = Literal["size", "energy", "chain", "compatible", "type_share", "size_share", "trees"]
 """
 ==============  ===================================================================================================
 ``size``        rows and columns that the box covers, added: the largest box first
-``energy``      the box's own free energy (:func:`s2.energies.box_energies`): the lowest first
+``energy``      the box's own free energy (:func:`energies.boxes.box_energies`): the lowest first
 ``chain``       the free energy of the best chain of stems and loops through the box (:func:`s2.neighbours.chain_energies`,
                 which the kind ``relational`` holds): the lowest first
 ``compatible``  the other boxes of its row that a structure can hold beside it: the most compatible first

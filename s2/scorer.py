@@ -113,7 +113,7 @@ class Scorer:
         Raises:
             UserError: a box has no features of this network's kind (:func:`s2.features.encode_boxes`).
         """
-        data = with_columns(encode_boxes(table, self.card.kind), self.card.feature_names)
+        data = with_columns(encode_boxes(table, self.card.kind, self.card.feature_names), self.card.feature_names)
         with torch.inference_mode():
             logits = score_rows(self.network, data, np.arange(len(data))).astype(np.float64)
         probability = 1.0 / (1.0 + np.exp(-logits))

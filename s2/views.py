@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from energies.ensemble import ENSEMBLE
 from entry.errors import UserError
 from rna.boxes import BOX_TYPES
 from s2.config import FeatureConfig
@@ -25,8 +26,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "place": PLACE,
     "size": SIZE,
     "confidence": CONFIDENCES,
-    "energy": ENERGY + CHAINS,
-    "neighbours": COUNTS + CHAINS,
+    "energy": ENERGY + CHAINS + ENSEMBLE,
+    "neighbours": COUNTS + CHAINS + ENSEMBLE,
+    "ensemble": ENSEMBLE,
 }
 """The numbers of a box by group, as ``features.without`` names them."""
 

@@ -1,4 +1,4 @@
-"""Base-pair probabilities from box probabilities, the structure of maximum expected accuracy, confidence."""
+"""Base-pair probabilities from box probabilities, structures of maximum expected accuracy and of least energy, confidence."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from energies.ensemble import RT, fold_within
 from entry.errors import UserError
 from rna.boxes import STEM, Boxes, inside_map, ragged_positions
 from rna.pairs import from_dot_bracket
 from rna.sequence import decode, encode
+from structures.candidates import log_odds
 
 PairRule = Literal["sum", "max", "any"]
 
@@ -152,6 +154,36 @@ def maximum_expected_accuracy(
     ]
     structure, accuracy = RNA.MEA_from_plist(entries, decode(encode(seq), rna=True), gamma)
     return from_dot_bracket(structure), float(accuracy)
+
+
+def least_energy(
+    pairing: PairProbabilities, seq: str, evidence: float, neutral: float = 0.5, min_hairpin: int = 3
+) -> np.ndarray:
+    """The structure of the lowest free energy among those of the pairs that have a probability, which is counted in.
+
+    Minimised is ``G / RT - evidence * sum (ln(p / (1 - p)) - ln(neutral / (1 - neutral)))``: the free energy ``G`` by
+    ViennaRNA, and the log-odds of each pair of the structure. With ``evidence`` 0 the probabilities say only which pairs are
+    allowed; with 1 a pair's log-odds count in full, though the pairs of a stem, which come together, say the same thing many
+    times over. Pseudo-energies per pair are how probing data enter such models as well (Deigan et al. 2009).
+
+    Args:
+        pairing: base-pair probabilities.
+        seq: the sequence, of ``pairing.length`` bases.
+        evidence: weight of the log-odds, 0 or more.
+        neutral: the probability that counts neither for nor against a pair.
+        min_hairpin: unpaired bases of a hairpin loop; the model has none below 3.
+
+    Returns:
+        ``(m, 2)`` int32 pairs, sorted by ``i``.
+
+    Raises:
+        ValueError: a character outside the alphabet, or another length.
+        UserError: ViennaRNA is not installed.
+    """
+    if len(seq) != pairing.length:
+        raise ValueError(f"a sequence of {len(seq)} bases for probabilities of {pairing.length}")
+    bonus = -RT * evidence * (log_odds(pairing.p) - log_odds(np.array(neutral)))
+    return fold_within(seq, np.stack([pairing.i, pairing.j], axis=1), bonus, min_hairpin)
 
 
 def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray:

@@ -37,7 +37,7 @@ def assert_same(first, second) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text("ACGUN", min_size=1, max_size=40), min_size=1, max_size=4),
-    st.sampled_from(["exact", "mea", "crossing"]), st.sampled_from([0, 3, 5]),
+    st.sampled_from(["exact", "mea", "energy", "crossing"]), st.sampled_from([0, 3, 5]),
 )
 def test_structures_are_valid_and_made_of_what_was_chosen(seqs, decoder, min_hairpin):
     crossing = decoder == "crossing"
@@ -54,7 +54,7 @@ def test_structures_are_valid_and_made_of_what_was_chosen(seqs, decoder, min_hai
         assert all(box[3] - 2 >= min_hairpin for box in boxes if box[0] == 2)
         chosen = [box for box, kept in zip(prediction.boxes.row_boxes(0), prediction.chosen, strict=True) if kept]
         assert crossing or set(chosen) <= boxes
-        if decoder != "mea":
+        if decoder in ("exact", "crossing"):
             stated = pairs_of_boxes([box for box in chosen if box[0] == STEM])
             np.testing.assert_array_equal(stated, pairs)
         assert 0 <= prediction.best.confidence <= 1
@@ -125,7 +125,7 @@ def test_k_best_structures_are_distinct_and_in_order():
 
 
 def test_minimum_confidence_leaves_out_stems():
-    for decoder in ("exact", "mea"):
+    for decoder in ("exact", "mea", "energy"):
         sure = ChainOptions(
             selection=EVERY_CELL.selection, max_boxes=300, decoder=decoder, decoding=DecodeOptions(min_confidence=0.999)
         )

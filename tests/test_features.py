@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
+from energies.boxes import box_energies, end_energies
+from energies.ensemble import ENSEMBLE, box_probabilities
 from entry.errors import UserError
 from pruning.rules import REFERENCE_RULES, prune
-from s2.energies import box_energies, end_energies
 from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
 from s2.features import GEOMETRY as GEOMETRY_NAMES
 from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
@@ -116,13 +117,17 @@ def test_relational_is_made_of_its_parts() -> None:
     rows = [ROW, empty_row(bb_stem=[box(0, 2, 1, 1)]), empty_row()]
     table = rows_table(*rows)
     data = encode_boxes(table, "relational")
-    assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + CHAINS
+    assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + CHAINS + ENSEMBLE
     np.testing.assert_array_equal(data.features[:, :11], encode_boxes(table, "s1_features").features)
     energies, ends = (of(table.proposals, table.frame["seq"].tolist()) for of in (box_energies, end_energies))
     assert np.isinf(energies).any() and np.isfinite(energies).any()
     chains = chain_energies(table.proposals, energies, ends)
     wanted = np.column_stack([energies, ends, neighbour_counts(table.proposals), chains])
-    np.testing.assert_array_equal(data.features[:, 11:], np.where(np.isinf(wanted), 30.0, wanted).astype(np.float32))
+    wanted = np.column_stack([np.where(np.isinf(wanted), 30.0, wanted), box_probabilities(table.proposals, table.frame["seq"])])
+    np.testing.assert_array_equal(data.features[:, 11:], wanted.astype(np.float32))
+    without = encode_boxes(table, "relational", data.meta.feature_names[:-4])
+    np.testing.assert_array_equal(without.features[:, :-4], data.features[:, :-4])
+    assert np.isnan(without.features[:, -4:]).all()
     assert data.bases.tolist() == [2, 2, 4, 0, 1, 0, 0, 0, 2, 3, 3, 3, 0, 1, 1] + [0, 1, 2, 3] * 2
     assert data.base_offsets.tolist() == [0, 15, 19, 23]
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("entry", "rna", "boxtables", "fitting", "pruning", "s1", "s2", "structures", "tracking", "pipeline")
+ROOMS = ("entry", "rna", "boxtables", "energies", "fitting", "pruning", "s1", "s2", "structures", "tracking", "pipeline")
 
 MAY_IMPORT = {
     "entry": set(),
     "rna": set(),
     "boxtables": {"rna", "entry"},
+    "energies": {"rna", "entry"},
     "fitting": {"entry"},
     "pruning": {"boxtables", "rna", "entry"},
     "s1": {"boxtables", "rna", "entry", "fitting"},
-    "s2": {"boxtables", "rna", "entry", "fitting"},
-    "structures": {"boxtables", "rna", "entry"},
+    "s2": {"boxtables", "rna", "energies", "entry", "fitting"},
+    "structures": {"boxtables", "rna", "energies", "entry"},
     "tracking": {"boxtables", "rna", "entry", "fitting", "s1", "s2"},
     "pipeline": set(ROOMS),
 }
@@ -28,6 +29,7 @@ REFUSED_LIBRARIES = {room: {"mlflow"} for room in ROOMS if room != "tracking"}
 REFUSED_LIBRARIES["pruning"] |= TORCH
 REFUSED_LIBRARIES["boxtables"] |= TORCH
 REFUSED_LIBRARIES["structures"] |= TORCH
+REFUSED_LIBRARIES["energies"] |= TORCH
 
 
 def imported(source: str) -> set[str]:

@@ -11,17 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from energies.ensemble import RT
 from entry.errors import UserError
 from rna.boxes import HLOOP, STEM, Boxes
 from rna.pairs import from_dot_bracket
+from structures.candidates import log_odds
 from structures.pairing import (
     PairProbabilities,
     base_confidence,
     base_pair_probabilities,
+    least_energy,
     maximum_expected_accuracy,
     structure_confidence,
 )
 from tests.structure_reference import crossing, is_stem, pairs_of
+from tests.test_ensemble import energy, foldable, structures
 
 RULES = {"sum": sum, "max": max, "any": lambda values: 1 - math.prod(1 - v for v in values)}
 PROBABILITIES = st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.8, 1.0])
@@ -145,3 +149,24 @@ def test_mea_refuses_what_does_not_fit(monkeypatch):
     monkeypatch.setitem(sys.modules, "RNA", None)
     with pytest.raises(UserError, match="pip install ViennaRNA"):
         maximum_expected_accuracy(pairing, "ACGU")
+
+
+@settings(max_examples=60, deadline=None)
+@given(foldable(), st.data(), st.sampled_from([0.0, 0.2, 1.0]), st.sampled_from([0.15, 0.5]))
+def test_least_energy_counts_the_log_odds_of_every_pair(case, data, evidence, neutral):
+    """Against the enumeration of every structure of the pairs."""
+    seq, pairs = case
+    p = data.draw(st.lists(st.sampled_from([0.01, 0.3, 0.9, 1.0]), min_size=len(pairs), max_size=len(pairs)))
+    i, j = np.array(pairs, np.int32).reshape(-1, 2).T
+    found = least_energy(PairProbabilities(len(seq), i, j, np.array(p)), seq, evidence, neutral)
+    odds = dict(zip(pairs, log_odds(np.array(p)) - log_odds(np.array(neutral)), strict=True))
+
+    def cost(structure: list[tuple[int, int]]) -> float:
+        return energy(seq, structure) - RT * evidence * sum(odds[pair] for pair in structure)
+
+    assert cost([tuple(pair) for pair in found.tolist()]) == pytest.approx(min(map(cost, structures(pairs))), abs=0.05)
+
+
+def test_least_energy_refuses_another_length():
+    with pytest.raises(ValueError, match="5 bases for probabilities of 9"):
+        least_energy(PairProbabilities(9, *np.zeros((2, 0), np.int32), np.zeros(0)), "GGGGG", 0.2)

@@ -239,14 +239,19 @@ def test_the_mean_over_a_strand_by_hand():
     close(several[1, :4], short_state.mean(0))
 
 
-@pytest.mark.parametrize("without", [(), ("confidence",), ("energy",), ("neighbours",), ("confidence", "energy", "neighbours")])
+@pytest.mark.parametrize("without", [
+    (), ("confidence",), ("energy",), ("neighbours",), ("ensemble",), ("confidence", "energy", "neighbours"),
+])
 def test_groups_of_numbers_can_be_taken_away(without):
     data = dataset(FeatureConfig(kind="relational", without=without))
     network = network_for(data)
     assert all(torch.isfinite(logits).all() for logits in logits_by_row(network, data, [0, 1, 3, 4]))
     kept = {group for group, has in network.inputs.has.items() if has}
-    groups = {"confidence": {"confidence"}, "energy": {"energy", "chains"}, "neighbours": {"counts", "chains"}}
-    assert kept == {"confidence", "energy", "counts", "chains"} - set().union(*(groups[name] for name in without))
+    groups = {
+        "confidence": {"confidence"}, "energy": {"energy", "chains", "ensemble"},
+        "neighbours": {"counts", "chains", "ensemble"}, "ensemble": {"ensemble"},
+    }
+    assert kept == {"confidence", "energy", "counts", "chains", "ensemble"} - set().union(*(groups[name] for name in without))
     batch = make_batch(data, np.array([0, 3]))
     length = batch.seq_length[batch.row].float()
     assert network.inputs(batch.features, length).shape == (len(batch.features), network.inputs.width)
@@ -285,7 +290,8 @@ def test_the_configs_describe_this_network(name):
     data = dataset(config.features)
     network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
     assert isinstance(network, RelationalNetwork)
-    assert network.inputs.has == {"confidence": name == "relational_s1", "energy": True, "counts": True, "chains": True}
+    others = dict.fromkeys(("energy", "counts", "chains", "ensemble"), True)
+    assert network.inputs.has == {"confidence": name == "relational_s1", **others}
     assert config.registered_name == "s2-" + name.replace("_", "-") and config.split.test_share == 0.1
 
 

@@ -23,7 +23,7 @@ S2_MODEL = ModelKind(
     stage="train",
     code="s2_model_code.py",
     artifact="s2",
-    rooms=("entry", "rna", "boxtables", "s2"),
+    rooms=("entry", "rna", "boxtables", "energies", "s2"),
     signature=ModelSignature(
         inputs=Schema(
             [ColSpec(DataType.string, "seq"), *(ColSpec(AnyType(), name, required=False) for name in BOX_COLUMNS)]
@@ -58,7 +58,7 @@ STRUCTURE_MODEL = ModelKind(
     stage="register_structure_model",
     code="structure_model_code.py",
     artifact="chain",
-    rooms=("entry", "rna", "boxtables", "pruning", "s1", "s2", "structures", "pipeline"),
+    rooms=("entry", "rna", "boxtables", "energies", "pruning", "s1", "s2", "structures", "pipeline"),
     signature=ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "sequence"), ColSpec(DataType.string, "name", required=False)]),
         outputs=Schema([

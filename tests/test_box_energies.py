@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import RNA
 
+from energies.boxes import box_energies, end_energies, stacking_table
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import from_dot_bracket, pair_table, target_boxes
 from rna.sequence import BASES
-from s2.energies import box_energies, end_energies, stacking_table
 
 
 def sampled(seed: int, rows: int = 12) -> list[tuple[str, str]]:

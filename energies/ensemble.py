@@ -1,0 +1,179 @@
+"""What the proposed stems of a sequence can form by the nearest-neighbour model: the structure of the lowest free energy, and
+the probability of each pair in the Boltzmann ensemble.
+
+ViennaRNA folds (Zuker and Stiegler 1981; McCaskill 1990; Lorenz et al. 2011) with every pair forbidden that no proposed stem
+contains. The pairs of a stem need not come together, so a structure may hold a part of a proposed stem, or two such parts
+joined into a longer one; its loops need not have been proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from entry.errors import UserError
+from rna.boxes import ILOOP, STEM, Boxes, inner_pair, inside_map, ragged_positions
+from rna.pairs import from_dot_bracket
+from rna.sequence import decode, encode
+
+ENSEMBLE: tuple[str, ...] = ("pairs_least", "pairs_mean", "pair_beyond", "unpaired_least")
+"""Names of the columns of :func:`box_probabilities`."""
+
+RT = 0.61632
+"""Gas constant times temperature at 37 degrees, kcal/mol: so much more energy makes a structure ``e`` times as rare."""
+
+LEAST_HAIRPIN = 3
+"""Unpaired bases of the smallest hairpin loop that the model knows."""
+
+_FORBIDDEN = 50.0  # kcal/mol that a pair outside of the proposed stems costs; no loop that it could close gains as much
+_RESCALE_FROM = 1000  # bases from which the partition function needs the lowest energy to stay within double precision
+
+
+def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The base pairs of the proposed stems, each once per row.
+
+    Args:
+        boxes: the proposals of all rows. Stems that are not square, leave the map or reach its diagonal are passed over.
+        lengths: ``(rows,)`` bases.
+
+    Returns:
+        ``(pairs, 2)`` int64 ``i < j``, by row, ``i`` and ``j``; ``(rows + 1,)`` int64 where those of each row begin.
+    """
+    size = boxes.siz_x.astype(np.int64)
+    stems = np.flatnonzero(
+        (boxes.type == STEM) & (boxes.siz_x == boxes.siz_y) & inside_map(boxes, np.asarray(lengths))
+        & (boxes.bb_x + 2 * size - 2 < boxes.bb_y)
+    )
+    stem, step = ragged_positions(size[stems])
+    stem = stems[stem]
+    cells = np.unique(np.stack([boxes.row[stem], boxes.bb_x[stem] + step, boxes.bb_y[stem] - step], axis=1), axis=0)
+    return cells[:, 1:].astype(np.int64), np.searchsorted(cells[:, 0], np.arange(boxes.rows + 1))
+
+
+def fold_within(
+    seq: str, pairs: np.ndarray, bonus: np.ndarray | float = 0.0, min_hairpin: int = LEAST_HAIRPIN
+) -> np.ndarray:
+    """The structure of the lowest free energy that consists of the given pairs alone.
+
+    Args:
+        seq: the sequence.
+        pairs: ``(k, 2)`` the pairs that are allowed, ``i < j``, 0-based.
+        bonus: ``(k,)`` kcal/mol, added to a structure's energy for each of them that it holds; negative favours a pair.
+        min_hairpin: unpaired bases of a hairpin loop; below :data:`LEAST_HAIRPIN` the model has none.
+
+    Returns:
+        ``(m, 2)`` int32 pairs, sorted by ``i``.
+
+    Raises:
+        ValueError: a character outside the alphabet, or a bonus that is not finite.
+        UserError: ViennaRNA is not installed.
+    """
+    if not len(pairs):
+        return np.zeros((0, 2), np.int32)
+    structure, _ = _compound(seq, pairs, bonus, min_hairpin).mfe()
+    return from_dot_bracket(structure)
+
+
+def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
+    """``(k,)`` float64 in 0..1: probability of each pair in the ensemble of the structures that the pairs can form.
+
+    Arguments and errors as for :func:`fold_within`.
+    """
+    if not len(pairs):
+        return np.zeros(0)
+    compound = _compound(seq, pairs, 0.0, LEAST_HAIRPIN)
+    if len(seq) >= _RESCALE_FROM:
+        compound.exp_params_rescale(compound.mfe()[1])
+    compound.pf()
+    matrix = np.array(compound.bpp())  # from 1, above the diagonal
+    return np.clip(matrix[pairs[:, 0] + 1, pairs[:, 1] + 1], 0.0, 1.0)
+
+
+def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, min_hairpin: int):
+    if not np.isfinite(bonus).all():
+        raise ValueError("the bonus of a pair is not finite")
+    try:
+        import RNA
+    except ImportError as error:
+        raise UserError("energies need ViennaRNA, which is not installed; pip install ViennaRNA") from error
+    model = RNA.md()
+    model.min_loop_size = max(min_hairpin, LEAST_HAIRPIN)
+    compound = RNA.fold_compound(decode(encode(seq), rna=True), model)
+    cost = np.full((len(seq) + 1, len(seq) + 1), _FORBIDDEN)
+    i, j = pairs[:, 0] + 1, pairs[:, 1] + 1
+    cost[i, j] = cost[j, i] = bonus
+    compound.sc_set_bp(cost.tolist())
+    return compound
+
+
+def box_probabilities(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
+    """How likely each box is in the ensemble of what its row's stems can form.
+
+    ==================  ===============================================================================================
+    ``pairs_least``     the smallest probability of the pairs that the box claims: all of a stem, the closing ones of a loop
+    ``pairs_mean``      their mean
+    ``pair_beyond``     the larger probability of the two pairs that would make a stem longer; 0 for a loop
+    ``unpaired_least``  the smallest probability of being unpaired among a loop's unpaired bases; 1 for a stem
+    ==================  ===============================================================================================
+
+    Args:
+        boxes: the proposals of all rows, inside the map; stems square.
+        seqs: ``(rows,)`` the sequences.
+
+    Returns:
+        ``(boxes, 4)`` float64, the columns :data:`ENSEMBLE`.
+
+    Raises:
+        UserError: ViennaRNA is not installed.
+    """
+    lengths = np.array([len(seq) for seq in seqs], np.int64)
+    pairs, offsets = stem_pairs(boxes, lengths)
+    columns = np.zeros((len(boxes), len(ENSEMBLE)))
+    columns[:, ENSEMBLE.index("unpaired_least")] = 1.0
+    for row, seq in enumerate(seqs):
+        part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
+        if part.start < part.stop:
+            own = pairs[offsets[row] : offsets[row + 1]]
+            columns[part] = _row_probabilities(boxes, part, own, pair_probabilities(seq, own), len(seq))
+    return columns
+
+
+def _row_probabilities(boxes: Boxes, part: slice, pairs: np.ndarray, p: np.ndarray, length: int) -> np.ndarray:
+    """The columns of one row. A frame of zeros around the matrix answers for pairs that would leave the sequence."""
+    matrix = np.zeros((length + 2, length + 2))
+    matrix[pairs[:, 0] + 1, pairs[:, 1] + 1] = p
+    unpaired = np.clip(1.0 - matrix.sum(axis=0) - matrix.sum(axis=1), 0.0, 1.0)[1:-1]
+    box_type, x, y = boxes.type[part], boxes.bb_x[part].astype(np.int64), boxes.bb_y[part].astype(np.int64)
+    siz_x, siz_y = boxes.siz_x[part].astype(np.int64), boxes.siz_y[part].astype(np.int64)
+    inner_i, inner_j = (c[part].astype(np.int64) for c in inner_pair(boxes))
+    stem, loop = box_type == STEM, box_type == ILOOP
+    outer = matrix[x + 1, y + 1]
+    columns = np.stack([outer, outer, np.zeros(len(x)), np.ones(len(x))], axis=1)
+    index = np.flatnonzero(stem)
+    if len(index):
+        of, step = ragged_positions(siz_x[index])
+        values = matrix[x[index][of] + step + 1, y[index][of] - step + 1]
+        starts = np.concatenate([[0], np.cumsum(siz_x[index])[:-1]])
+        columns[index, 0] = np.minimum.reduceat(values, starts)
+        columns[index, 1] = np.add.reduceat(values, starts) / siz_x[index]
+        columns[index, 2] = np.maximum(matrix[x[index], y[index] + 2], matrix[inner_i[index] + 2, inner_j[index]])
+    inner = matrix[inner_i[loop] + 1, inner_j[loop] + 1]
+    columns[loop, 0] = np.minimum(outer[loop], inner)
+    columns[loop, 1] = (outer[loop] + inner) / 2
+    index = np.flatnonzero(~stem)
+    first = _least_between(unpaired, x[index] + 1, x[index] + siz_x[index] - 1)
+    second = _least_between(unpaired, y[index] - siz_y[index] + 2, y[index])
+    columns[index, 3] = np.minimum(first, np.where(loop[index], second, 1.0))
+    return columns
+
+
+def _least_between(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The smallest of ``values[start:end]`` for each entry; 1 where that is empty."""
+    least = np.ones(len(start))
+    filled = np.flatnonzero(end > start)
+    if len(filled):
+        bounds = np.stack([start[filled], end[filled]], axis=1).reshape(-1)
+        least[filled] = np.minimum.reduceat(np.append(values, 1.0), bounds)[::2]
+    return least
+

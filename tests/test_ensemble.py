@@ -1,0 +1,180 @@
+"""What proposed stems can form: against the enumeration of every structure, and by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import RNA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energies.ensemble import (
+    ENSEMBLE,
+    RT,
+    box_probabilities,
+    fold_within,
+    pair_probabilities,
+    stem_pairs,
+)
+from rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna.pairs import to_dot_bracket
+
+CANONICAL = {"AU", "UA", "GC", "CG", "GU", "UG"}
+BONUSES = st.sampled_from([-2.0, -0.5, 0.0, 1.0])
+
+
+def structures(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Every nested set of the pairs, each base in one at most."""
+    if not pairs:
+        yield []
+        return
+    first, *rest = pairs
+    yield from structures(rest)
+    i, j = first
+    fitting = [(k, m) for k, m in rest if len({i, j, k, m}) == 4 and (i < k < j) == (i < m < j)]
+    for others in structures(fitting):
+        yield [first, *others]
+
+
+def energy(seq: str, pairs: list[tuple[int, int]]) -> float:
+    return RNA.fold_compound(seq).eval_structure(to_dot_bracket(np.array(sorted(pairs)).reshape(-1, 2), len(seq)))
+
+
+@st.composite
+def foldable(draw: st.DrawFn) -> tuple[str, list[tuple[int, int]]]:
+    seq = draw(st.text("ACGU", min_size=9, max_size=26))
+    can = [(i, j) for i in range(len(seq)) for j in range(i + 4, len(seq)) if seq[i] + seq[j] in CANONICAL]
+    chosen = draw(st.lists(st.sampled_from(can), max_size=9, unique=True)) if can else []
+    return seq, sorted(chosen)
+
+
+@settings(max_examples=80, deadline=None)
+@given(foldable(), st.data())
+def test_folding_finds_the_best_of_all_structures_of_the_pairs(case, data):
+    seq, pairs = case
+    bonus = data.draw(st.lists(BONUSES, min_size=len(pairs), max_size=len(pairs)))
+    of_pair = dict(zip(pairs, bonus, strict=True))
+    found = [(int(i), int(j)) for i, j in fold_within(seq, np.array(pairs).reshape(-1, 2), np.array(bonus))]
+    assert set(found) <= set(pairs)
+
+    def cost(structure: list[tuple[int, int]]) -> float:
+        return energy(seq, structure) + sum(of_pair[pair] for pair in structure)
+
+    assert cost(found) == pytest.approx(min(cost(s) for s in structures(pairs)), abs=0.011)
+
+
+@settings(max_examples=80, deadline=None)
+@given(foldable())
+def test_probabilities_are_those_of_the_enumerated_ensemble(case):
+    seq, pairs = case
+    weights = {tuple(s): math.exp(-energy(seq, s) / RT) for s in structures(pairs)}
+    total = sum(weights.values())
+    expected = [sum(w for s, w in weights.items() if pair in s) / total for pair in pairs]
+    assert pair_probabilities(seq, np.array(pairs).reshape(-1, 2)) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("length", [60, 1000])
+def test_with_every_pair_allowed_it_is_plain_folding(length):
+    seq = "".join(np.random.default_rng(length).choice(list("ACGU"), length))
+    can = np.array([(i, j) for i in range(length) for j in range(i + 4, length)])
+    compound = RNA.fold_compound(seq)
+    lowest = compound.mfe()[1]
+    assert energy(seq, fold_within(seq, can).tolist()) == pytest.approx(lowest, abs=0.02)
+    compound.exp_params_rescale(lowest)
+    compound.pf()
+    plain = np.array(compound.bpp())[can[:, 0] + 1, can[:, 1] + 1]
+    assert pair_probabilities(seq, can) == pytest.approx(plain, abs=1e-4)
+
+
+def test_pairs_of_stems_once_per_row():
+    boxes = Boxes.from_rows([
+        [
+            (STEM, 0, 11, 3, 3), (STEM, 1, 10, 3, 3), (STEM, 9, 11, 2, 2), (STEM, 0, 20, 2, 2), (STEM, 0, 8, 2, 3),
+            (HLOOP, 2, 8, 7, 7),
+        ],
+        [],
+        [(STEM, 0, 11, 1, 1)],
+    ])
+    pairs, offsets = stem_pairs(boxes, np.array([12, 5, 12]))
+    assert pairs.tolist() == [[0, 11], [1, 10], [2, 9], [3, 8], [0, 11]]
+    assert offsets.tolist() == [0, 4, 4, 5]
+
+
+def test_nothing_proposed_gives_nothing():
+    none = np.zeros((0, 2), int)
+    assert fold_within("GGGAAACCC", none).shape == (0, 2)
+    assert pair_probabilities("GGGAAACCC", none).shape == (0,)
+    assert box_probabilities(Boxes.empty(2), ["GGG", "AAA"]).shape == (0, len(ENSEMBLE))
+
+
+def test_a_larger_least_hairpin_is_kept():
+    seq, pairs = "GGGGAAAACCCC", np.array([(k, 11 - k) for k in range(4)])
+    assert len(fold_within(seq, pairs)) == 4
+    assert fold_within(seq, pairs, min_hairpin=6).tolist() == [[0, 11], [1, 10], [2, 9]]
+    assert len(fold_within(seq, pairs, min_hairpin=0)) == 4
+    with pytest.raises(ValueError, match="not finite"):
+        fold_within(seq, pairs, np.full(4, np.nan))
+
+
+def test_columns_of_boxes_by_hand():
+    """The ensemble of a stem of four pairs, of which a proposal holds the inner three and a lone one the outermost."""
+    seq = "GGGGAAAAACCCCU"
+    boxes = Boxes.from_rows([[
+        (STEM, 0, 12, 1, 1), (STEM, 1, 11, 3, 3), (ILOOP, 1, 11, 2, 3), (ILOOP, 0, 12, 2, 2), (HLOOP, 3, 9, 7, 7),
+        (HLOOP, 0, 13, 14, 14),
+    ]])
+    pairs, _ = stem_pairs(boxes, np.array([len(seq)]))
+    p = dict(zip(map(tuple, pairs.tolist()), pair_probabilities(seq, pairs), strict=True))
+    paired = {base: sum(q for pair, q in p.items() if base in pair) for base in range(len(seq))}
+    found = box_probabilities(boxes, [seq])
+    assert found[0] == pytest.approx([p[0, 12], p[0, 12], p[1, 11], 1])
+    three = [p[1, 11], p[2, 10], p[3, 9]]
+    assert found[1] == pytest.approx([min(three), sum(three) / 3, p[0, 12], 1])
+    assert found[2] == pytest.approx([0, p[1, 11] / 2, 0, 1 - paired[10]])  # its inner pair (2, 9) is not proposed
+    assert found[3] == pytest.approx([min(p[0, 12], p[1, 11]), (p[0, 12] + p[1, 11]) / 2, 0, 1])
+    assert found[4] == pytest.approx([p[3, 9], p[3, 9], 0, 1 - max(paired[k] for k in range(4, 9))])
+    assert found[5] == pytest.approx([0, 0, 0, 1 - max(paired[k] for k in range(1, 13))])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_columns_of_boxes_against_plain_loops(seed):
+    rng = np.random.default_rng(seed)
+    rows, seqs = [], []
+    for length in rng.integers(8, 40, 3).tolist():
+        row = []
+        for _ in range(rng.integers(0, 8)):
+            x, y = sorted(rng.choice(length, 2, replace=False).tolist())
+            size = int(rng.integers(1, (y - x) // 2 + 2))
+            kind = int(rng.integers(0, 3))
+            if kind == STEM and x + 2 * size - 2 < y:
+                row.append((STEM, x, y, size, size))
+            elif kind == ILOOP and y - x >= 5:
+                left, right = (int(n) for n in rng.integers(2, (y - x + 3) // 2, 2))
+                row.append((ILOOP, x, y, left, right))
+            elif kind == HLOOP:
+                row.append((HLOOP, x, y, y - x + 1, y - x + 1))
+        rows.append(row)
+        seqs.append("".join(rng.choice(list("ACGU"), length)))
+    boxes = Boxes.from_rows(rows)
+    pairs, offsets = stem_pairs(boxes, np.array([len(s) for s in seqs]))
+    expected = []
+    for row, seq in enumerate(seqs):
+        own = pairs[offsets[row] : offsets[row + 1]]
+        p = dict(zip(map(tuple, own.tolist()), pair_probabilities(seq, own), strict=True))
+        free = [1 - sum(q for pair, q in p.items() if base in pair) for base in range(len(seq))]
+        for kind, x, y, siz_x, siz_y in boxes.row_boxes(row):
+            if kind == STEM:
+                values = [p[x + k, y - k] for k in range(siz_x)]
+                beyond = max(p.get((x - 1, y + 1), 0), p.get((x + siz_x, y - siz_x), 0))
+                expected.append([min(values), sum(values) / siz_x, beyond, 1])
+            elif kind == ILOOP:
+                inner = x + siz_x - 1, y - siz_y + 1
+                ends = [p.get((x, y), 0), p.get(inner, 0)]
+                expected.append([min(ends), sum(ends) / 2, 0, min([1, *free[x + 1 : inner[0]], *free[inner[1] + 1 : y]])])
+            else:
+                expected.append([p.get((x, y), 0)] * 2 + [0, min([1, *free[x + 1 : y]])])
+    assert box_probabilities(boxes, seqs) == pytest.approx(np.clip(np.array(expected).reshape(-1, 4), 0, 1), abs=1e-9)
