@@ -60,6 +60,10 @@ class TrainConfig(S2Config):
     registered_name: str | None = Field(None, description="name in the model registry; none registers nothing")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    start: str = Field(
+        "", description="stage 2 whose weights the training begins with, of the same features and sizes: folder, or "
+        "models:/NAME; empty: fresh weights"
+    )
     resume: str = Field("", description="id of a run to go on with after an interruption")
     data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from")
     pruning: PruningRules = Field(REFERENCE_RULES, description="how proposals are pruned")

@@ -65,12 +65,12 @@ def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
         UserError: a model is not there or cannot be read.
     """
     if options.model:
-        models, base = _opened(options.model, load_chain)
+        models, base = open_model(options.model, load_chain)
     else:
         base = ChainOptions()
         models = Models(
-            _opened(options.s1_model, lambda folder: load_network(folder)[0]),
-            _opened(options.s2_model or default_scorer(), Scorer.load),
+            open_model(options.s1_model, lambda folder: load_network(folder)[0]),
+            open_model(options.s2_model or default_scorer(), Scorer.load),
         )
     return models, overlaid(base, options.chain)
 
@@ -97,7 +97,12 @@ def _overlaid(base: Options, given: Options) -> dict[str, Any]:
     return values
 
 
-def _opened(where: str, load: Callable[[str | Path], Loaded]) -> Loaded:
+def open_model(where: str, load: Callable[[str | Path], Loaded]) -> Loaded:
+    """A model from its folder, or from the registry (``models:/NAME``), by the function that reads such folders.
+
+    Raises:
+        UserError: it is not there or cannot be read.
+    """
     if not where.startswith(REGISTRY):
         if not Path(where).is_dir():
             raise UserError(f"{where}: no such folder; give the folder of a saved model, or {REGISTRY}NAME of a registered one")

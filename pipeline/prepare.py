@@ -18,7 +18,7 @@ from pipeline.config import DataConfig
 from pruning.rules import PruningRules, prune
 from s2 import dataset
 from s2.config import FeatureConfig
-from s2.features import featurize
+from s2.features import FEATURE_NAMES, featurize
 from s2.views import view
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,8 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: Data
     """
     shuffle_seed = seed if features.kind in dataset.SHUFFLED_KINDS else 0
     encoded_as = features.model_dump(exclude={"without", "coordinates", "shuffle_bases"})
-    key = content_key(step="featurize", source=file_digest(pruned), **encoded_as, seed=shuffle_seed)
+    names = FEATURE_NAMES[features.kind]
+    key = content_key(step="featurize", source=file_digest(pruned), names=names, **encoded_as, seed=shuffle_seed)
     path = Path(data.cache_dir) / "encoded" / key
     if not path.is_dir():
         encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=shuffle_seed)

@@ -19,6 +19,7 @@ from entry.options import parse
 from entry.tracker import Tracker, untracked
 from fitting.loop import BEST, CHECKPOINTS, LAST
 from pipeline.config import TrainConfig
+from pipeline.open_models import open_model
 from pipeline.pictures import learning_figure, mean_roc, roc_figure
 from pipeline.prepare import Prepared, prepare
 from pipeline.source import with_table
@@ -43,6 +44,7 @@ OVERRIDES = {
     "epochs": "training.epoch",
     "seed": "seed",
     "experiment": "experiment",
+    "start": "start",
     "resume": "resume",
     "batch_size": "training.batch_size",
     "precision": "training.precision",
@@ -113,7 +115,10 @@ def run_train(
                     os.replace(fetched, folder / name)
             if not (folder / LAST).is_file():
                 logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
-        result = train(config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress)
+        start = open_model(config.start, Scorer.load) if config.start else None
+        result = train(
+            config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
+        )
         _log_result(config, prepared, result, tracker)
         model = _log_network(config, prepared, result, tracker) if keep_model else None
     logger.info(

@@ -26,6 +26,7 @@ from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingCo
 from s2.dataset import SHUFFLED_KINDS, EncodedDataset
 from s2.metrics import group_auroc, ranking_metrics
 from s2.network import batch_loss
+from s2.scorer import Scorer
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
 
@@ -199,6 +200,25 @@ def full_rows(data: EncodedDataset) -> np.ndarray:
     return np.diff(found) >= data.n_target
 
 
+def begin_with(network: Network, start: Scorer, config: S2Config, data: EncodedDataset) -> None:
+    """Give a network the weights of a trained one.
+
+    Raises:
+        UserError: the two differ in the numbers of a box or in size; names what differs.
+    """
+    dropout = {"dropout": config.network.dropout}  # no weight depends on it
+    wanted = {"features": data.meta.feature_names, **config.network.model_dump()}
+    given = {"features": start.card.feature_names, **start.card.network.model_dump(), **dropout}
+    for name, value in wanted.items():
+        if given[name] != value:
+            where = "the features" if name == "features" else f"network.{name}"
+            raise UserError(
+                f"start: {where} of the network to start with ({given[name]}) and of the one to train ({value}) differ; make "
+                "them the same in the config"
+            )
+    network.load_state_dict(start.network.state_dict())
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A trained network: the epoch with the best validation au-ROC.
@@ -218,7 +238,8 @@ class TrainResult:
 
 
 def train(
-    config: S2Config, data: EncodedDataset, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True
+    config: S2Config, data: EncodedDataset, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True,
+    start: Scorer | None = None,
 ) -> TrainResult:
     """Train S2 on a dataset; see :func:`fitting.loop.fit` for checkpoints and resuming.
 
@@ -232,9 +253,11 @@ def train(
         folder: for the checkpoints.
         tracker: is told the figures of each epoch.
         progress: show a progress bar.
+        start: a trained network, whose weights this one begins with; None: fresh ones.
 
     Raises:
-        UserError: the rows cannot be split, the loss is not finite, or a checkpoint does not fit.
+        UserError: the network to start with does not fit, the rows cannot be split, the loss is not finite, or a checkpoint
+            does not fit.
     """
     train_rows, val_rows, test_rows = split_rows(data, config.split, seed)
     if config.training.max_boxes:
@@ -242,6 +265,8 @@ def train(
         if not len(train_rows):
             raise UserError(f"{data.meta.source}: no row has training.max_boxes {config.training.max_boxes} boxes or fewer")
     module = S2Module(config, data, seed)
+    if start is not None:
+        begin_with(module.network, start, config, data)
     training, augmentation = config.training, config.augmentation
     batches = EpochBatches(
         data, train_rows, batch_size=training.batch_size, n_groups=training.n_length_groups, seed=seed,

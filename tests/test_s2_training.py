@@ -20,9 +20,11 @@ from fitting.loop import BEST, LAST, load_checkpoint
 from s2.batches import make_batch
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from s2.network import BoxNetwork
+from s2.scorer import Scorer
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
 from s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, rate_share, split_rows, train
+from s2.views import with_columns
 from tests.s2_data import random_dataset
 
 COUNTS = [(4, 2, 2), (1, 0, 1), (3, 3, 0), (6, 1, 2), (2, 2, 2)] * 3
@@ -500,3 +502,21 @@ def test_the_module_takes_the_optimiser_from_the_config():
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Adam)
     assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (0.5, (0.1, 0.2))
+
+
+def test_a_training_begins_with_the_weights_it_is_given(tmp_path):
+    data = random_dataset(COUNTS, signal=0.8)
+    config = config_of()
+    first = fitted(tmp_path / "first", config)
+    start = Scorer.of(first.network, config.network, data)
+    still = config_of(epoch=1, lr=1e-30)
+    result = train(still, data, seed=9, folder=tmp_path / "on", tracker=MemoryTracker(), progress=False, start=start)
+    assert same_network(result.network, first.network)
+    assert not same_network(fitted(tmp_path / "fresh", still, seed=9).network, first.network)
+    without = config_of({"dropout": 0.0}, epoch=1)  # no weight depends on dropout
+    train(without, data, seed=9, folder=tmp_path / "dry", tracker=MemoryTracker(), progress=False, start=start)
+    with pytest.raises(UserError, match=r"network.n_ff of the network to start with \(12\) and of the one to train \(14\)"):
+        train(config_of({"n_ff": 14}), data, seed=9, folder=tmp_path / "x", tracker=MemoryTracker(), start=start)
+    fewer = with_columns(data, data.meta.feature_names[:-1])
+    with pytest.raises(UserError, match="the features of the network to start with"):
+        train(config, fewer, seed=9, folder=tmp_path / "x", tracker=MemoryTracker(), start=start)

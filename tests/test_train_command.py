@@ -184,6 +184,18 @@ def test_a_training_is_resumed_from_the_runs_own_copy(tracking_uri, sliced, monk
     assert figures(resumed.run_id) == figures(whole.run_id)
 
 
+def test_a_training_starts_from_a_registered_model(tracking_uri, sliced, capsys):
+    first = main(arguments(sliced, "--registered_name", "tiny"))
+    again = main(arguments(sliced, "--start", "models:/tiny", "--epochs", "1", "--seed", "1"))
+    assert MlflowClient().get_run(again.run_id).data.params["start"] == "models:/tiny"
+    fresh = main(arguments(sliced, "--epochs", "1", "--seed", "1"))
+    before, after, other = (run.result.network.state_dict() for run in (first, again, fresh))
+    away = [sum(float((state[name] - before[name]).abs().sum()) for name in before) for state in (after, other)]
+    assert 0 < away[0] < away[1] / 5
+    said = error_of(capsys, *arguments(sliced, "--start", "nowhere"))
+    assert "nowhere: no such folder" in said
+
+
 def test_a_resumed_run_refuses_another_config(tracking_uri, sliced):
     run_id = main(arguments(sliced, "--epochs", "1")).run_id
     with pytest.raises(UserError, match="another config"):
