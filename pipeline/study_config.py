@@ -15,8 +15,7 @@ from entry.options import Options, load_yaml, unknown_keys, validate
 from pipeline.config import TrainConfig
 from pipeline.prepare import content_key
 from s2.features import GEOMETRY
-from s2.neighbours import CHAINS
-from s2.rules import NEEDS_GEOMETRY, Rule
+from s2.rules import NEEDS_COLUMNS, NEEDS_GEOMETRY, Rule
 from s2.views import column_names
 
 
@@ -116,8 +115,10 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
                 raise UserError(f"{source}: variant {variant.name}: a study needs an S1 table (in_file), not transcripts")
             if variant.scorer in NEEDS_GEOMETRY and column_names(config.features) != GEOMETRY:
                 raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} needs raw type, place and size")
-            if variant.scorer == "chain" and not set(CHAINS) <= set(column_names(config.features)):
-                raise UserError(f"{source}: variant {variant.name}: the scorer chain needs the kind relational, with energies")
+            if not set(NEEDS_COLUMNS.get(variant.scorer, ())) <= set(column_names(config.features)):
+                raise UserError(
+                    f"{source}: variant {variant.name}: the scorer {variant.scorer} needs the kind relational, with energies"
+                )
             if position == len(rounds):
                 rounds.append([])
             rounds[position].append((variant, config))

@@ -12,18 +12,22 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from energies.boxes import box_energies
+from energies.ensemble import ENSEMBLE
 from rna.boxes import BOX_TYPES, Boxes, ragged_take
 from rna.pairs import CONFLICT, relation_matrix
 from s2.dataset import EncodedDataset
 from s2.neighbours import CHAINS
 
-Rule = Literal["size", "energy", "chain", "compatible", "type_share", "size_share", "trees"]
+Rule = Literal["size", "energy", "chain", "ensemble", "compatible", "type_share", "size_share", "trees"]
 """
 ==============  ===================================================================================================
 ``size``        rows and columns that the box covers, added: the largest box first
 ``energy``      the box's own free energy (:func:`energies.boxes.box_energies`): the lowest first
 ``chain``       the free energy of the best chain of stems and loops through the box (:func:`s2.neighbours.chain_energies`,
                 which the kind ``relational`` holds): the lowest first
+``ensemble``    the smallest probability, in the ensemble of what the row's stems can form, of what the box claims: its
+                pairs, that a stem ends where it ends, unpaired bases of a loop (:func:`energies.ensemble.box_probabilities`):
+                the largest first
 ``compatible``  the other boxes of its row that a structure can hold beside it: the most compatible first
 ``type_share``  the share of target boxes among the training boxes of its type
 ``size_share``  the same among those of its type and size
@@ -33,6 +37,9 @@ Rule = Literal["size", "energy", "chain", "compatible", "type_share", "size_shar
 
 NEEDS_GEOMETRY: tuple[Rule, ...] = ("size", "energy", "compatible", "type_share", "size_share")
 """Rules that read type, place and size from the dataset's columns, in bases."""
+
+NEEDS_COLUMNS: dict[Rule, tuple[str, ...]] = {"chain": CHAINS, "ensemble": ENSEMBLE}
+"""Rules that read columns of the kind ``relational``, and which."""
 
 TREE_ROUNDS = 200
 """Boosting rounds; with scikit-learn's learning rate of 0.1 and 31 leaves, training curves are flat there."""
@@ -63,6 +70,9 @@ def rule_scores(
         case "chain":
             inside, outside = (data.features[:, data.meta.feature_names.index(name)] for name in CHAINS[:2])
             return -(np.asarray(inside, np.float64) + outside)
+        case "ensemble":
+            of = {name: np.asarray(data.features[:, data.meta.feature_names.index(name)], np.float64) for name in ENSEMBLE}
+            return np.minimum.reduce([of["pairs_least"], 1.0 - of["pair_beyond"], of["unpaired_least"]])
         case "compatible":
             return compatible_boxes(dataset_boxes(data)).astype(np.float64)
         case "type_share" | "size_share":

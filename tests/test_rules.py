@@ -57,6 +57,20 @@ def test_the_box_of_the_best_chain_comes_first():
     assert scores[1] == pytest.approx(scores[4]) and scores[2] == scores.min()
 
 
+def test_the_likeliest_box_of_the_ensemble_comes_first():
+    """A strong hairpin and its loop; a stem that is only a part of the strong one, and a loop in which the strong one lies."""
+    row = {"seq": "GGGGGAAAACCCCCAUAUAAAAAUAU", "bb_iloop": [], "target": [], **{
+        name: [{"bb_x": x, "bb_y": y, "siz_x": n, "siz_y": n, "prob_sm": [0.5], "prob_sl": []} for x, y, n in of]
+        for name, of in (
+            ("bb_stem", [(0, 13, 5), (1, 12, 3), (14, 25, 3)]), ("bb_hloop", [(4, 9, 6), (16, 23, 8), (0, 13, 14)])
+        )
+    }}
+    data = encode_boxes(table_of([row]), "relational")
+    scores = rule_scores("ensemble", data, np.arange(1))
+    assert (scores[[0, 3]] > 0.9).all(), "the strong stem and the hairpin loop that it closes"
+    assert (scores[[1, 2, 4, 5]] < 0.3).all()
+
+
 def test_trees_find_what_there_is_and_are_seeded():
     data = random_dataset([(8, 6, 4)] * 60, seed=2, signal=0.9)
     train = np.arange(40)
