@@ -116,6 +116,10 @@ class TrainingConfig(Options):
     epoch: int = Field(50, ge=1, description="passes over the training rows")
     batch_size: int = Field(2, ge=1, description="rows in a batch")
     max_boxes: int = Field(0, ge=0, description="rows with more boxes do not train; 0: no limit")
+    row_share: float = Field(
+        1.0, gt=0, le=1, description="share of the training rows that train, drawn at random, for learning curves; a smaller "
+        "share is a part of a larger one"
+    )
     n_length_groups: int = Field(
         20, ge=1, description="groups of rows with a similar number of boxes, from which batches are drawn"
     )

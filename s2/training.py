@@ -200,6 +200,15 @@ def full_rows(data: EncodedDataset) -> np.ndarray:
     return np.diff(found) >= data.n_target
 
 
+def drawn_share(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A random part of the rows, in their order: ``share`` of their number, rounded up. Of one seed, smaller shares are parts
+    of larger ones."""
+    if share == 1:
+        return rows
+    chosen = np.random.default_rng(seed).permutation(len(rows))[: math.ceil(share * len(rows))]
+    return rows[np.sort(chosen)]
+
+
 def begin_with(network: Network, start: Scorer, config: S2Config, data: EncodedDataset) -> None:
     """Give a network the weights of a trained one.
 
@@ -264,6 +273,7 @@ def train(
         train_rows = train_rows[np.diff(data.offsets)[train_rows] <= config.training.max_boxes]
         if not len(train_rows):
             raise UserError(f"{data.meta.source}: no row has training.max_boxes {config.training.max_boxes} boxes or fewer")
+    train_rows = drawn_share(train_rows, config.training.row_share, seed)
     module = S2Module(config, data, seed)
     if start is not None:
         begin_with(module.network, start, config, data)

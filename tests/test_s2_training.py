@@ -23,7 +23,7 @@ from s2.network import BoxNetwork
 from s2.scorer import Scorer
 from s2.scoring import score_rows
 from s2.split import split_by_group, split_by_order
-from s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, rate_share, split_rows, train
+from s2.training import S2Config, S2Module, TrainResult, drawn_share, evaluate, full_rows, rate_share, split_rows, train
 from s2.views import with_columns
 from tests.s2_data import random_dataset
 
@@ -520,3 +520,18 @@ def test_a_training_begins_with_the_weights_it_is_given(tmp_path):
     fewer = with_columns(data, data.meta.feature_names[:-1])
     with pytest.raises(UserError, match="the features of the network to start with"):
         train(config, fewer, seed=9, folder=tmp_path / "x", tracker=MemoryTracker(), start=start)
+
+
+def test_smaller_shares_of_the_rows_are_parts_of_larger_ones(tmp_path, monkeypatch):
+    rows = np.arange(100, 200)
+    tenth, third, whole = (drawn_share(rows, share, 5) for share in (0.1, 0.3, 1))
+    assert (len(tenth), len(third)) == (10, 30) and set(tenth) < set(third) < set(whole)
+    np.testing.assert_array_equal(tenth, np.sort(tenth))
+    assert set(drawn_share(rows, 0.1, 6)) != set(tenth)
+    assert len(drawn_share(rows[:3], 0.1, 5)) == 1
+    seen = []
+    real = s2.training.EpochBatches
+    monkeypatch.setattr(s2.training, "EpochBatches", lambda data, rows, **more: seen.append(rows) or real(data, rows, **more))
+    fitted(tmp_path, config_of(epoch=1, row_share=0.4))
+    ((used,),) = [seen]
+    assert len(used) == math.ceil(0.4 * len(split_rows(random_dataset(COUNTS, signal=0.8), config_of().split, 3)[0]))
