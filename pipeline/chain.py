@@ -43,7 +43,7 @@ from structures.pairing import (
     structure_confidence,
 )
 
-Decoder = Literal["exact", "mea", "energy"]
+Decoder = Literal["auto", "exact", "mea", "energy"]
 
 S1_FOLDER, S2_FOLDER, OPTIONS_FILE = "s1", "s2", "chain.json"
 """What a saved chain consists of: the two networks' folders, and its options."""
@@ -65,17 +65,21 @@ _REASON_LENGTH = 300
 class ChainOptions(Options):
     """How sequences become structures."""
 
-    selection: SelectionOptions = Field(SelectionOptions(), description="which of stage 1's proposals are kept")
+    selection: SelectionOptions = Field(
+        SelectionOptions(min_support=0.01), description="which of stage 1's proposals are kept"
+    )
     inference: InferenceOptions = Field(InferenceOptions(), description="how stage 1 computes its maps")
-    pruning: PruningRules = Field(REFERENCE_RULES, description="which proposals are pruned")
+    pruning: PruningRules = Field(
+        REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": True}), description="which proposals are pruned"
+    )
     decoding: DecodeOptions = Field(DecodeOptions(), description="which structures are allowed, and their score")
     decoder: Decoder = Field(
-        "exact", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
+        "auto", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
         " accuracy over base-pair probabilities; energy: the lowest free energy of the pairs of proposed stems, their"
-        " log-odds counted in"
+        " log-odds counted in; auto: exact where k or crossing need it, else energy"
     )
     evidence: float = Field(
-        0.2, ge=0, description="with energy: weight of a base pair's log-odds against its free energy over RT; 0: pairs of"
+        0.1, ge=0, description="with energy: weight of a base pair's log-odds against its free energy over RT; 0: pairs of"
         " proposed stems are allowed, whatever their probability"
     )
     gamma: float = Field(
@@ -90,11 +94,18 @@ class ChainOptions(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> ChainOptions:
-        if self.k > 1 and self.decoder != "exact":
-            raise ValueError(f"k {self.k} needs the decoder exact, the decoder {self.decoder} gives one structure")
-        if self.decoding.crossing and self.decoder != "exact":
-            raise ValueError(f"crossing stems need the decoder exact, the decoder {self.decoder} finds none")
+        if self.k > 1 and self.decoder in ("mea", "energy"):
+            raise ValueError(f"k {self.k} needs the decoder exact; {self.decoder} gives one structure")
+        if self.decoding.crossing and self.decoder in ("mea", "energy"):
+            raise ValueError(f"crossing stems need the decoder exact; {self.decoder} finds none")
         return self
+
+    @property
+    def chosen_decoder(self) -> Decoder:
+        """The decoder that is used, where the options leave it open."""
+        if self.decoder != "auto":
+            return self.decoder
+        return "exact" if self.k > 1 or self.decoding.crossing else "energy"
 
 
 class Models(NamedTuple):
@@ -267,7 +278,7 @@ def _predict_chunk(
         boxes = table.proposals
         lengths = table.lengths
         pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
-        if options.decoder != "exact":
+        if options.chosen_decoder != "exact":
             decoded = _of_pairs(records, boxes, scores, options)
         else:
             decoded = k_best_batch(boxes, log_odds(scores), lengths, options.k, options.decoding)
@@ -295,12 +306,10 @@ def _of_pairs(
     found = []
     for row, record in enumerate(records):
         pairing = base_pair_probabilities(boxes, sure, len(record.seq), row=row)
-        if options.decoder == "mea":
+        if options.chosen_decoder == "mea":
             pairs, _ = maximum_expected_accuracy(pairing, record.seq, options.gamma, options.decoding.min_hairpin)
         else:
-            pairs = least_energy(
-                pairing, record.seq, options.evidence, options.decoding.threshold, options.decoding.min_hairpin
-            )
+            pairs = least_energy(pairing, record.seq, options.evidence, options.decoding.min_hairpin)
         found.append(pairs)
     targets = target_boxes(found)
     stands = is_in(boxes, targets)

@@ -16,8 +16,7 @@ from s1.propose_main import SHIPPED_NETWORK
 from s2.scorer import Scorer
 
 SHIPPED_SCORER = "data/s2_model"
-REGISTERED_SCORER = "models:/s2-s1-features"
-"""What stage 2 is where nothing is said and no model is shipped."""
+"""Stage 2 where none is named."""
 
 REGISTRY = "models:/"
 Loaded = TypeVar("Loaded")
@@ -30,9 +29,7 @@ class ModelOptions(Options):
     s1_model: str = Field(
         SHIPPED_NETWORK, min_length=1, description="stage 1: folder, or models:/NAME (its champion), /VERSION, @ALIAS"
     )
-    s2_model: str = Field(
-        "", description=f"stage 2, likewise; empty: {SHIPPED_SCORER} where it is there, else {REGISTERED_SCORER}"
-    )
+    s2_model: str = Field(SHIPPED_SCORER, min_length=1, description="stage 2, likewise")
     chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures")
 
 
@@ -70,14 +67,9 @@ def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
         base = ChainOptions()
         models = Models(
             open_model(options.s1_model, lambda folder: load_network(folder)[0]),
-            open_model(options.s2_model or default_scorer(), Scorer.load),
+            open_model(options.s2_model, Scorer.load),
         )
     return models, overlaid(base, options.chain)
-
-
-def default_scorer() -> str:
-    """Stage 2's model where none is named."""
-    return SHIPPED_SCORER if Path(SHIPPED_SCORER).is_dir() else REGISTERED_SCORER
 
 
 def overlaid(base: ChainOptions, given: ChainOptions) -> ChainOptions:

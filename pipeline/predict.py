@@ -22,7 +22,7 @@ from entry.options import parse
 from entry.tracker import Tracker, timed
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, predict, predict_each
 from pipeline.drawings import map_svg, structure_svg
-from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, default_scorer, open_models
+from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
 from pipeline.page import Page
 from rna import formats
 from rna.boxes import BOX_TYPES
@@ -311,14 +311,12 @@ def _predict_all(
 
 
 def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[str, float]) -> dict[str, str]:
-    models = {"model": options.model} if options.model else {
-        "stage 1": options.s1_model, "stage 2": options.s2_model or default_scorer()
-    }
+    models = {"model": options.model} if options.model else {"stage 1": options.s1_model, "stage 2": options.s2_model}
     return {
         "sequences": options.sequences,
         "SHA-256": digest,
         **models,
-        "decoder": options.chain.decoder,
+        "decoder": options.chain.chosen_decoder,
         "predicted": str(writer.predicted),
         "left out": str(len(writer.failures)),
         "seconds": f"{sum(seconds.get(part, 0.0) for part in ('proposals', 'scores', 'decoding')):.2f}",

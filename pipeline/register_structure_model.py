@@ -15,7 +15,7 @@ from entry.options import parse
 from pipeline.chain import save_chain
 from pipeline.config import SAMPLE
 from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
-from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, default_scorer, open_models
+from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run_register(options: RegisterOptions):
         metrics = {figure: float(row[figure]) for figure in FIGURES}
         tracker.metrics(metrics)
         about = {
-            "stage 1": options.model or options.s1_model, "stage 2": options.model or options.s2_model or default_scorer(),
+            "stage 1": options.model or options.s1_model, "stage 2": options.model or options.s2_model,
             "known": Path(options.known).name, "known_digest": digest, **metrics,
         }
         with tempfile.TemporaryDirectory() as temporary:

@@ -25,7 +25,7 @@ class DecodeOptions(Options):
     min_hairpin: int = Field(3, ge=0, description="least number of unpaired bases in a hairpin loop")
     min_stem: int = Field(1, ge=1, description="least number of base pairs in a stem; 2 leaves out lone pairs")
     threshold: float = Field(
-        0.15, gt=0, lt=1, description="probability at which a box counts neither for nor against a structure: its"
+        0.25, gt=0, lt=1, description="probability at which a box counts neither for nor against a structure: its"
         " log-odds are added less those of the threshold; lower values give more pairs, 0.5 the plain sum of log-odds",
     )
     missing_loop: float = Field(

@@ -156,21 +156,18 @@ def maximum_expected_accuracy(
     return from_dot_bracket(structure), float(accuracy)
 
 
-def least_energy(
-    pairing: PairProbabilities, seq: str, evidence: float, neutral: float = 0.5, min_hairpin: int = 3
-) -> np.ndarray:
+def least_energy(pairing: PairProbabilities, seq: str, evidence: float, min_hairpin: int = 3) -> np.ndarray:
     """The structure of the lowest free energy among those of the pairs that have a probability, which is counted in.
 
-    Minimised is ``G / RT - evidence * sum (ln(p / (1 - p)) - ln(neutral / (1 - neutral)))``: the free energy ``G`` by
-    ViennaRNA, and the log-odds of each pair of the structure. With ``evidence`` 0 the probabilities say only which pairs are
-    allowed; with 1 a pair's log-odds count in full, though the pairs of a stem, which come together, say the same thing many
-    times over. Pseudo-energies per pair are how probing data enter such models as well (Deigan et al. 2009).
+    Minimised is ``G / RT - evidence * sum ln(p / (1 - p))``: the free energy ``G`` by ViennaRNA, and the log-odds of each
+    pair of the structure. With ``evidence`` 0 the probabilities say only which pairs are allowed; with 1 a pair's log-odds
+    count in full, though the pairs of a stem, which come together, say the same thing many times over. Pseudo-energies per
+    pair are how probing data enter such models as well (Deigan et al. 2009).
 
     Args:
         pairing: base-pair probabilities.
         seq: the sequence, of ``pairing.length`` bases.
         evidence: weight of the log-odds, 0 or more.
-        neutral: the probability that counts neither for nor against a pair.
         min_hairpin: unpaired bases of a hairpin loop; the model has none below 3.
 
     Returns:
@@ -182,8 +179,8 @@ def least_energy(
     """
     if len(seq) != pairing.length:
         raise ValueError(f"a sequence of {len(seq)} bases for probabilities of {pairing.length}")
-    bonus = -RT * evidence * (log_odds(pairing.p) - log_odds(np.array(neutral)))
-    return fold_within(seq, np.stack([pairing.i, pairing.j], axis=1), bonus, min_hairpin)
+    pairs = np.stack([pairing.i, pairing.j], axis=1)
+    return fold_within(seq, pairs, -RT * evidence * log_odds(pairing.p), min_hairpin)
 
 
 def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray:

@@ -16,7 +16,9 @@ from s2.config import NetworkConfig as S2Config
 from s2.network import BoxNetwork
 from s2.scorer import Scorer
 
-EVERY_CELL = ChainOptions(selection=SelectionOptions(selection="on_threshold", on_threshold=0.0), max_boxes=300)
+EVERY_CELL = ChainOptions(
+    selection=SelectionOptions(selection="on_threshold", on_threshold=0.0, min_support=0.01), decoder="exact", max_boxes=300
+)
 """Untrained, stage 1 is sure of nothing: all its cells propose."""
 
 

@@ -173,7 +173,7 @@ def test_given_options_stand_over_those_of_the_model(tmp_path):
     _, options = open_models(ModelOptions.model_validate(given))
     assert options.max_boxes == 300 and options.k == 2
     assert options.decoding == DecodeOptions(min_hairpin=5) and options.selection.on_threshold == 0.0
-    assert options.pruning == chain.REFERENCE_RULES
+    assert options.pruning == ChainOptions().pruning and options.pruning.drop_unclosed_loops
     with pytest.raises(UserError, match="needs the decoder exact"):
         overlaid(ChainOptions(k=2), ChainOptions(decoder="mea"))
     with pytest.raises(UserError, match="nowhere: no such folder"):

@@ -82,7 +82,8 @@ def test_what_is_written_reads_back(tmp_path):
 
     boxes, pairs = pd.read_parquet(out / "boxes.parquet"), pd.read_parquet(out / "base_pairs.parquet")
     assert list(boxes.columns) == ["name", "type", "bb_x", "bb_y", "siz_x", "siz_y", "probability", "chosen"]
-    assert len(boxes) == sum(len(p.boxes) for p in expected) and list(boxes["name"].unique()) == [*NAMES[:2], "a_B"]
+    assert len(boxes) == sum(len(p.boxes) for p in expected) > 0
+    assert list(boxes["name"].unique()) == [p.name for p in expected if len(p.boxes)]
     for wanted in expected:
         own = boxes[boxes["name"] == wanted.name]
         np.testing.assert_allclose(own["probability"], wanted.probability, atol=1e-6)
