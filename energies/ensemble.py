@@ -1,9 +1,9 @@
 """What the proposed stems of a sequence can form by the nearest-neighbour model: the structure of the lowest free energy, and
 the probability of each pair in the Boltzmann ensemble.
 
-ViennaRNA folds (Zuker and Stiegler 1981; McCaskill 1990; Lorenz et al. 2011) with every pair forbidden that no proposed stem
-contains. The pairs of a stem need not come together, so a structure may hold a part of a proposed stem, or two such parts
-joined into a longer one; its loops need not have been proposed.
+ViennaRNA folds (Zuker and Stiegler 1981; McCaskill 1990; Lorenz et al. 2011), with every pair forbidden that no proposed stem
+contains (:func:`fold_within` can make them dear instead). The pairs of a stem need not come together, so a structure may hold a
+part of a proposed stem, or two such parts joined into a longer one; its loops need not have been proposed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ ENSEMBLE: tuple[str, ...] = ("pairs_least", "pairs_mean", "pair_beyond", "unpair
 RT = 0.61632
 """Gas constant times temperature at 37 degrees, kcal/mol: so much more energy makes a structure ``e`` times as rare."""
 
+FORBIDDEN = 50.0
+"""kcal/mol that a forbidden pair costs: no loop that it could close gains as much."""
+
 LEAST_HAIRPIN = 3
 """Unpaired bases of the smallest hairpin loop that the model knows."""
 
-_FORBIDDEN = 50.0  # kcal/mol that a pair outside of the proposed stems costs; no loop that it could close gains as much
 _RESCALE_FROM = 1000  # bases from which the partition function needs the lowest energy to stay within double precision
 
 
@@ -52,14 +54,15 @@ def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def fold_within(
-    seq: str, pairs: np.ndarray, bonus: np.ndarray | float = 0.0, min_hairpin: int = LEAST_HAIRPIN
+    seq: str, pairs: np.ndarray, bonus: np.ndarray | float = 0.0, others: float = FORBIDDEN, min_hairpin: int = LEAST_HAIRPIN
 ) -> np.ndarray:
-    """The structure of the lowest free energy that consists of the given pairs alone.
+    """The structure of the lowest free energy that consists of the given pairs; others are forbidden, or cost something.
 
     Args:
         seq: the sequence.
-        pairs: ``(k, 2)`` the pairs that are allowed, ``i < j``, 0-based.
+        pairs: ``(k, 2)`` the given pairs, ``i < j``, 0-based.
         bonus: ``(k,)`` kcal/mol, added to a structure's energy for each of them that it holds; negative favours a pair.
+        others: kcal/mol, the same for every pair that is not given; the default forbids them.
         min_hairpin: unpaired bases of a hairpin loop; below :data:`LEAST_HAIRPIN` the model has none.
 
     Returns:
@@ -69,9 +72,9 @@ def fold_within(
         ValueError: a character outside the alphabet, or a bonus that is not finite.
         UserError: ViennaRNA is not installed.
     """
-    if not len(pairs):
+    if not len(pairs) and others == FORBIDDEN:
         return np.zeros((0, 2), np.int32)
-    structure, _ = _compound(seq, pairs, bonus, min_hairpin).mfe()
+    structure, _ = _compound(seq, pairs, bonus, others, min_hairpin).mfe()
     return from_dot_bracket(structure)
 
 
@@ -82,7 +85,7 @@ def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
     """
     if not len(pairs):
         return np.zeros(0)
-    compound = _compound(seq, pairs, 0.0, LEAST_HAIRPIN)
+    compound = _compound(seq, pairs, 0.0, FORBIDDEN, LEAST_HAIRPIN)
     if len(seq) >= _RESCALE_FROM:
         compound.exp_params_rescale(compound.mfe()[1])
     compound.pf()
@@ -90,8 +93,8 @@ def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
     return np.clip(matrix[pairs[:, 0] + 1, pairs[:, 1] + 1], 0.0, 1.0)
 
 
-def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, min_hairpin: int):
-    if not np.isfinite(bonus).all():
+def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: float, min_hairpin: int):
+    if not (np.isfinite(bonus).all() and np.isfinite(others)):
         raise ValueError("the bonus of a pair is not finite")
     try:
         import RNA
@@ -100,7 +103,7 @@ def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, min_hairpi
     model = RNA.md()
     model.min_loop_size = max(min_hairpin, LEAST_HAIRPIN)
     compound = RNA.fold_compound(decode(encode(seq), rna=True), model)
-    cost = np.full((len(seq) + 1, len(seq) + 1), _FORBIDDEN)
+    cost = np.full((len(seq) + 1, len(seq) + 1), others)
     i, j = pairs[:, 0] + 1, pairs[:, 1] + 1
     cost[i, j] = cost[j, i] = bonus
     compound.sc_set_bp(cost.tolist())

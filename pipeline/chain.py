@@ -75,12 +75,16 @@ class ChainOptions(Options):
     decoding: DecodeOptions = Field(DecodeOptions(), description="which structures are allowed, and their score")
     decoder: Decoder = Field(
         "auto", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
-        " accuracy over base-pair probabilities; energy: the lowest free energy of the pairs of proposed stems, their"
-        " log-odds counted in; auto: exact where k or crossing need it, else energy"
+        " accuracy over base-pair probabilities; energy: the lowest free energy, with the log-odds of base pairs"
+        " counted in; auto: exact where k or crossing need it, else energy"
     )
     evidence: float = Field(
-        0.1, ge=0, description="with energy: weight of a base pair's log-odds against its free energy over RT; 0: pairs of"
-        " proposed stems are allowed, whatever their probability"
+        0.1, ge=0, description="with energy: weight of a base pair's log-odds against the free energy over RT; 0: the free"
+        " energy alone"
+    )
+    unproposed: float = Field(
+        0.02, ge=0, lt=1, description="with energy: least probability of a base pair, that of pairs which no proposed stem"
+        " contains included; 0, and with min_confidence: such pairs are forbidden"
     )
     gamma: float = Field(
         1.0, gt=0, description="with mea: weight of pairs; above 1 more pairs are found, below 1 fewer are wrong"
@@ -309,7 +313,8 @@ def _of_pairs(
         if options.chosen_decoder == "mea":
             pairs, _ = maximum_expected_accuracy(pairing, record.seq, options.gamma, options.decoding.min_hairpin)
         else:
-            pairs = least_energy(pairing, record.seq, options.evidence, options.decoding.min_hairpin)
+            unproposed = 0.0 if options.decoding.min_confidence else options.unproposed
+            pairs = least_energy(pairing, record.seq, options.evidence, unproposed, options.decoding.min_hairpin)
         found.append(pairs)
     targets = target_boxes(found)
     stands = is_in(boxes, targets)

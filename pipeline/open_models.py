@@ -40,6 +40,7 @@ MODEL_OVERRIDES = {
     "decoder": "chain.decoder",
     "gamma": "chain.gamma",
     "evidence": "chain.evidence",
+    "unproposed": "chain.unproposed",
     "min_confidence": "chain.decoding.min_confidence",
     "min_hairpin": "chain.decoding.min_hairpin",
     "crossing": "chain.decoding.crossing",

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from energies.ensemble import RT, fold_within
+from energies.ensemble import FORBIDDEN, RT, fold_within
 from entry.errors import UserError
 from rna.boxes import STEM, Boxes, inside_map, ragged_positions
 from rna.pairs import from_dot_bracket
@@ -156,18 +156,22 @@ def maximum_expected_accuracy(
     return from_dot_bracket(structure), float(accuracy)
 
 
-def least_energy(pairing: PairProbabilities, seq: str, evidence: float, min_hairpin: int = 3) -> np.ndarray:
-    """The structure of the lowest free energy among those of the pairs that have a probability, which is counted in.
+def least_energy(
+    pairing: PairProbabilities, seq: str, evidence: float, unproposed: float = 0.0, min_hairpin: int = 3
+) -> np.ndarray:
+    """The structure of the lowest free energy, in which the probabilities of its pairs are counted.
 
     Minimised is ``G / RT - evidence * sum ln(p / (1 - p))``: the free energy ``G`` by ViennaRNA, and the log-odds of each
-    pair of the structure. With ``evidence`` 0 the probabilities say only which pairs are allowed; with 1 a pair's log-odds
-    count in full, though the pairs of a stem, which come together, say the same thing many times over. Pseudo-energies per
-    pair are how probing data enter such models as well (Deigan et al. 2009).
+    pair of the structure. With ``evidence`` 1 a pair's log-odds count in full, though the pairs of a stem, which come
+    together, say the same thing many times over; with 0 and ``unproposed`` 0, probabilities say only which pairs are allowed,
+    and with 0 and ``unproposed`` above 0 nothing at all. Pseudo-energies per pair are how probing data enter such models
+    as well (Deigan et al. 2009).
 
     Args:
         pairing: base-pair probabilities.
         seq: the sequence, of ``pairing.length`` bases.
         evidence: weight of the log-odds, 0 or more.
+        unproposed: least probability of a pair, that of those without one included; 0: pairs without one are forbidden.
         min_hairpin: unpaired bases of a hairpin loop; the model has none below 3.
 
     Returns:
@@ -180,7 +184,9 @@ def least_energy(pairing: PairProbabilities, seq: str, evidence: float, min_hair
     if len(seq) != pairing.length:
         raise ValueError(f"a sequence of {len(seq)} bases for probabilities of {pairing.length}")
     pairs = np.stack([pairing.i, pairing.j], axis=1)
-    return fold_within(seq, pairs, -RT * evidence * log_odds(pairing.p), min_hairpin)
+    bonus = -RT * evidence * log_odds(np.maximum(pairing.p, unproposed))
+    others = -RT * evidence * float(log_odds(np.array(unproposed))) if unproposed else FORBIDDEN
+    return fold_within(seq, pairs, bonus, others, min_hairpin)
 
 
 def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray:

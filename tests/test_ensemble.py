@@ -43,10 +43,14 @@ def energy(seq: str, pairs: list[tuple[int, int]]) -> float:
     return RNA.fold_compound(seq).eval_structure(to_dot_bracket(np.array(sorted(pairs)).reshape(-1, 2), len(seq)))
 
 
+def every_pair(seq: str) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(len(seq)) for j in range(i + 4, len(seq)) if seq[i] + seq[j] in CANONICAL]
+
+
 @st.composite
 def foldable(draw: st.DrawFn) -> tuple[str, list[tuple[int, int]]]:
     seq = draw(st.text("ACGU", min_size=9, max_size=26))
-    can = [(i, j) for i in range(len(seq)) for j in range(i + 4, len(seq)) if seq[i] + seq[j] in CANONICAL]
+    can = every_pair(seq)
     chosen = draw(st.lists(st.sampled_from(can), max_size=9, unique=True)) if can else []
     return seq, sorted(chosen)
 
@@ -64,6 +68,19 @@ def test_folding_finds_the_best_of_all_structures_of_the_pairs(case, data):
         return energy(seq, structure) + sum(of_pair[pair] for pair in structure)
 
     assert cost(found) == pytest.approx(min(cost(s) for s in structures(pairs)), abs=0.011)
+
+
+@settings(max_examples=60, deadline=None)
+@given(foldable(), st.data(), BONUSES)
+def test_other_pairs_may_cost_something_instead(case, data, others):
+    """Every pair that can form is given, some by name."""
+    seq, pairs = case
+    named = data.draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    of_pair = dict.fromkeys(every_pair(seq), others) | dict.fromkeys(named, -1.0)
+    found = fold_within(seq, np.array(named, int).reshape(-1, 2), -1.0, others)
+    same = fold_within(seq, np.array(list(of_pair)).reshape(-1, 2), np.array(list(of_pair.values())))
+    low, high = (energy(seq, f.tolist()) + sum(of_pair[tuple(pair)] for pair in f.tolist()) for f in (found, same))
+    assert low == pytest.approx(high, abs=0.011)
 
 
 @settings(max_examples=80, deadline=None)

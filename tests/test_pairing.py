@@ -167,6 +167,17 @@ def test_least_energy_counts_the_log_odds_of_every_pair(case, data, evidence):
     assert cost([tuple(pair) for pair in found.tolist()]) == pytest.approx(min(map(cost, structures(pairs))), abs=0.05)
 
 
+def test_least_energy_with_pairs_that_were_not_proposed():
+    """Nothing is proposed: with ``unproposed`` it is plain folding, dearer by the evidence; without, nothing pairs."""
+    seq = "GGGGGAAAACCCCC"
+    nothing = PairProbabilities(len(seq), *np.zeros((2, 0), np.int32), np.zeros(0))
+    assert len(least_energy(nothing, seq, 0.2)) == 0
+    assert len(least_energy(nothing, seq, 0.0, 0.02)) == len(least_energy(nothing, seq, 0.1, 0.02)) == 5
+    assert len(least_energy(nothing, seq, 10.0, 0.02)) == 0
+    unlikely = PairProbabilities(len(seq), np.array([0], np.int32), np.array([13], np.int32), np.array([1e-5]))
+    assert least_energy(unlikely, seq, 0.1, 0.02).tolist() == least_energy(nothing, seq, 0.1, 0.02).tolist()
+
+
 def test_least_energy_refuses_another_length():
     with pytest.raises(ValueError, match="5 bases for probabilities of 9"):
         least_energy(PairProbabilities(9, *np.zeros((2, 0), np.int32), np.zeros(0)), "GGGGG", 0.2)
