@@ -219,7 +219,7 @@ def predict_each(
     ``seconds`` collects the wall seconds of ``proposals``, ``scores`` and ``decoding``.
     """
     seconds = {} if seconds is None else seconds
-    for chunk in _chunks(sequences, options.chunk):
+    for chunk in chunks(sequences, options.chunk):
         reasons = [_refusal(record, options) for record in chunk]
         usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why],
                                        models, options, seconds))
@@ -227,7 +227,8 @@ def predict_each(
             yield Failure(record.name, why) if why else next(usable)
 
 
-def _chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[formats.Sequence]]:
+def chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[formats.Sequence]]:
+    """The sequences in lists of ``most`` at most, of :data:`CHUNK_CELLS` map cells or a single sequence."""
     chunk: list[formats.Sequence] = []
     cells = 0
     for record in sequences:

@@ -20,10 +20,11 @@ from entry.errors import UserError, run_command
 from entry.files import atomic_path, file_digest
 from entry.options import parse
 from entry.tracker import Tracker, timed
-from pipeline.chain import ChainOptions, Failure, Models, Prediction, predict, predict_each
+from pipeline.chain import ChainOptions, Failure, Models, Prediction, predict
 from pipeline.drawings import map_svg, structure_svg
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
 from pipeline.page import Page
+from pipeline.workers import predict_on, workers_for
 from rna import formats
 from rna.boxes import BOX_TYPES
 
@@ -39,6 +40,7 @@ OVERRIDES = {
     **MODEL_OVERRIDES,
     "k": "chain.k",
     "chunk": "chain.chunk",
+    "workers": "workers",
     "drawings": "drawings",
     "ct": "ct",
     "bpseq": "bpseq",
@@ -73,6 +75,10 @@ class PredictOptions(ModelOptions):
     )
     ct: bool = Field(False, description="write each structure as a CT file as well")
     bpseq: bool = Field(False, description="write each structure as a BPSEQ file as well")
+    workers: int = Field(
+        0, ge=0, description="processes to predict on, of one thread each; 1: this one with all threads; 0: one per core where"
+        " there is work for them; the result does not depend on it"
+    )
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
@@ -87,7 +93,8 @@ class PredictReport:
         folder: where it is.
         predicted: sequences with a structure.
         failures: names and reasons of the others.
-        seconds: wall seconds of reading, of each part of the prediction, of writing and drawing.
+        seconds: wall seconds of reading, of the whole prediction with writing and drawing, of these two; and the seconds of
+            each part of the prediction, summed over processes.
     """
 
     folder: Path
@@ -288,7 +295,8 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
             writer = Writer(folder, f"Structures of {Path(options.sequences).name}", options, stack)
             for reject in found.rejected:
                 writer.fail(Failure(reject.name, reject.reason), reject.line)
-            _predict_all(found.records, models, chain, writer, seconds, progress)
+            workers = workers_for(found.records, options.workers)
+            _predict_all(found.records, workers, models, chain, writer, seconds, progress)
         with timed(seconds, "write"):
             writer.finish(_facts(options, writer, digest, seconds))
     report = PredictReport(Path(options.out_dir), writer.predicted, writer.failures, seconds)
@@ -301,13 +309,14 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
 
 
 def _predict_all(
-    records: Sequence[formats.Sequence], models: Models, chain: ChainOptions, writer: Writer, seconds: dict[str, float],
-    progress: bool,
+    records: Sequence[formats.Sequence], workers: int, models: Models, chain: ChainOptions, writer: Writer,
+    seconds: dict[str, float], progress: bool,
 ) -> None:
-    results = predict_each(records, models, chain, seconds)
-    for result in tqdm(results, desc=COMMAND, unit=" sequences", total=len(records), disable=None if progress else True):
-        with timed(seconds, "write"):
-            (writer.add if isinstance(result, Prediction) else writer.fail)(result)
+    results = predict_on(workers, records, models, chain, seconds)
+    with timed(seconds, "predict"):
+        for result in tqdm(results, desc=COMMAND, unit=" sequences", total=len(records), disable=None if progress else True):
+            with timed(seconds, "write"):
+                (writer.add if isinstance(result, Prediction) else writer.fail)(result)
 
 
 def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[str, float]) -> dict[str, str]:
@@ -319,25 +328,25 @@ def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[s
         "decoder": options.chain.chosen_decoder,
         "predicted": str(writer.predicted),
         "left out": str(len(writer.failures)),
-        "seconds": f"{sum(seconds.get(part, 0.0) for part in ('proposals', 'scores', 'decoding')):.2f}",
+        "seconds": f"{seconds['predict']:.2f}",
     }
 
 
 def _log(options: PredictOptions, report: PredictReport, tracker: Tracker) -> None:
     for name in sorted(path.name for path in report.folder.iterdir()):
         tracker.artifact(report.folder / name)
-    computing = sum(report.seconds.get(part, 0.0) for part in ("proposals", "scores", "decoding"))
+    rate = report.predicted / max(report.seconds["predict"], 1e-9)
     tracker.metrics({
         "count.predicted": report.predicted,
         "count.failures": len(report.failures),
-        "sequences_per_second": report.predicted / max(computing, 1e-9),
+        "sequences_per_second": rate,
         **{f"seconds.{name}": value for name, value in report.seconds.items()},
     })
     for failure in report.failures[:10]:
         logger.warning("%s: '%s' left out: %s", options.sequences, failure.name, failure.reason)
     logger.info(
-        "%s: %d structures, %d sequences left out; %.1f sequences per second without writing and drawing",
-        report.folder, report.predicted, len(report.failures), report.predicted / max(computing, 1e-9),
+        "%s: %d structures, %d sequences left out; %.1f sequences per second, drawing and writing included",
+        report.folder, report.predicted, len(report.failures), rate,
     )
 
 

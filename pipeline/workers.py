@@ -1,0 +1,86 @@
+"""The chain on several processes: chunks of sequences go out, predictions come back in the order of the sequences."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from entry.errors import UserError
+from pipeline.chain import ChainOptions, Failure, Models, Prediction, chunks, predict_each
+from rna import formats
+from s1.folding import default_workers
+
+CELLS_PER_WORKER = 2_000_000
+"""Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""
+
+CHUNKS_PER_WORKER = 4
+"""Chunks that each process is given at least, so that all end at about the same time."""
+
+_Answer = tuple[list[Prediction | Failure], dict[str, float]]
+
+
+def workers_for(sequences: Sequence[formats.Sequence], workers: int) -> int:
+    """How many processes: as asked for, or with 0 as many as there are cores and enough work."""
+    if workers:
+        return workers
+    cells = sum(len(record.seq) ** 2 for record in sequences)
+    return max(1, min(default_workers(), cells // CELLS_PER_WORKER))
+
+
+def predict_on(
+    workers: int, sequences: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+) -> Iterator[Prediction | Failure]:
+    """:func:`pipeline.chain.predict_each` on so many processes, of one thread each where there is more than one.
+
+    A few chunks are under way at a time, so that memory does not grow with the number of sequences. ``seconds`` collects the
+    seconds of all processes.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    if workers <= 1:
+        yield from predict_each(sequences, models, options, seconds)
+        return
+    most = max(1, min(options.chunk, -(-len(sequences) // (CHUNKS_PER_WORKER * workers))))
+    parts = chunks(sequences, most)
+    waiting: deque[Future[_Answer]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
+    try:
+        for part in parts:
+            waiting.append(pool.submit(_predict, part))
+            if len(waiting) > 2 * workers:
+                yield from _collected(waiting.popleft(), seconds)
+        while waiting:
+            yield from _collected(waiting.popleft(), seconds)
+    except BrokenProcessPool as error:
+        raise UserError("a worker process was killed (for want of memory?); take fewer workers, or a smaller chunk") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collected(answer: Future[_Answer], seconds: dict[str, float]) -> list[Prediction | Failure]:
+    results, spent = answer.result()
+    for name, value in spent.items():
+        seconds[name] = seconds.get(name, 0.0) + value
+    return results
+
+
+_of_process: tuple[Models, ChainOptions] | None = None
+"""What a worker process works with."""
+
+
+def _start(models: Models, options: ChainOptions) -> None:
+    import torch
+
+    global _of_process
+    torch.set_num_threads(1)
+    _of_process = models, options
+
+
+def _predict(part: list[formats.Sequence]) -> _Answer:
+    assert _of_process is not None
+    seconds: dict[str, float] = {}
+    return list(predict_each(part, *_of_process, seconds)), seconds

@@ -1,0 +1,58 @@
+"""Prediction on several processes: the same results, in order; what happens when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from entry.errors import UserError
+from pipeline import workers
+from pipeline.chain import Failure, Prediction
+from pipeline.workers import CELLS_PER_WORKER, predict_on, workers_for
+from rna import formats
+from tests.chain_models import EVERY_CELL, small_models
+
+MODELS = small_models()
+
+
+def sequences(count: int) -> list[formats.Sequence]:
+    rng = np.random.default_rng(4)
+    made = [formats.Sequence(str(n), "".join(rng.choice(list("ACGU"), rng.integers(8, 30)))) for n in range(count)]
+    made[3] = formats.Sequence("wrong", "ACGX")
+    return made
+
+
+def test_two_processes_give_what_one_gives_in_order():
+    given = sequences(23)
+    alone, together = {}, {}
+    one = list(predict_on(1, given, MODELS, EVERY_CELL, alone))
+    two = list(predict_on(2, given, MODELS, EVERY_CELL, together))
+    assert len(one) == len(two) == 23
+    for record, a, b in zip(given, one, two, strict=True):
+        assert a.name == b.name == record.name
+        if isinstance(a, Failure):
+            assert a == b and a.name == "wrong"
+            continue
+        assert isinstance(b, Prediction) and a.dot_bracket() == b.dot_bracket()
+        np.testing.assert_allclose(a.probability, b.probability, atol=1e-6)
+    assert alone.keys() == together.keys() == {"proposals", "scores", "decoding"}
+
+
+def _die(part):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told(monkeypatch):
+    monkeypatch.setattr(workers, "_predict", _die)
+    with pytest.raises(UserError, match="a worker process was killed"):
+        list(predict_on(2, sequences(6), MODELS, EVERY_CELL, {}))
+
+
+def test_processes_are_for_work_that_is_worth_them(monkeypatch):
+    monkeypatch.setattr(workers, "default_workers", lambda: 8)
+    few, many = [formats.Sequence("a", "A" * 100)], [formats.Sequence("a", "A" * 1000)] * 7
+    assert CELLS_PER_WORKER == 2_000_000
+    assert [workers_for(few, 0), workers_for(many, 0), workers_for(many * 10, 0), workers_for(few, 5)] == [1, 3, 8, 5]
