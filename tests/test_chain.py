@@ -109,7 +109,7 @@ def test_sequences_are_read_a_chunk_ahead_and_no_further():
 
     stream = chain.predict_each(endless(), MODELS, EVERY_CELL.model_copy(update={"chunk": 5}))
     assert next(stream).name == "0" and len(taken) == 6
-    few_cells = [len(c) for c in chain._chunks([formats.Sequence("", "A" * 1500)] * 4, 64)]
+    few_cells = [len(c) for c in chain.chunks([formats.Sequence("", "A" * 1500)] * 4, 64)]
     assert few_cells == [1, 1, 1, 1]
 
 
