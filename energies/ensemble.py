@@ -8,7 +8,9 @@ part of a proposed stem, or two such parts joined into a longer one; its loops n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -25,6 +27,9 @@ RT = 0.61632
 
 FORBIDDEN = 50.0
 """kcal/mol that a forbidden pair costs: no loop that it could close gains as much."""
+
+ROWS_PER_WORKER = 200
+"""Rows from which a process more is worth the seconds that it takes to start."""
 
 LEAST_HAIRPIN = 3
 """Unpaired bases of the smallest hairpin loop that the model knows."""
@@ -110,7 +115,7 @@ def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: fl
     return compound
 
 
-def box_probabilities(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
+def box_probabilities(boxes: Boxes, seqs: Sequence[str], workers: int = 1) -> np.ndarray:
     """How likely each box is in the ensemble of what its row's stems can form.
 
     ==================  ===============================================================================================
@@ -123,6 +128,7 @@ def box_probabilities(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
     Args:
         boxes: the proposals of all rows, inside the map; stems square.
         seqs: ``(rows,)`` the sequences.
+        workers: processes to compute on, fewer where there are few rows; the result does not depend on it.
 
     Returns:
         ``(boxes, 4)`` float64, the columns :data:`ENSEMBLE`.
@@ -134,12 +140,20 @@ def box_probabilities(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
     pairs, offsets = stem_pairs(boxes, lengths)
     columns = np.zeros((len(boxes), len(ENSEMBLE)))
     columns[:, ENSEMBLE.index("unpaired_least")] = 1.0
-    for row, seq in enumerate(seqs):
+    of_row = [pairs[start:end] for start, end in pairwise(offsets.tolist())]
+    for row, p in enumerate(_each_row(seqs, of_row, min(workers, len(seqs) // ROWS_PER_WORKER))):
         part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
         if part.start < part.stop:
-            own = pairs[offsets[row] : offsets[row + 1]]
-            columns[part] = _row_probabilities(boxes, part, own, pair_probabilities(seq, own), len(seq))
+            columns[part] = _row_probabilities(boxes, part, of_row[row], p, len(seqs[row]))
     return columns
+
+
+def _each_row(seqs: Sequence[str], pairs: Sequence[np.ndarray], workers: int) -> Iterable[np.ndarray]:
+    """:func:`pair_probabilities` of each row."""
+    if workers <= 1:
+        return map(pair_probabilities, seqs, pairs)
+    with get_context("spawn").Pool(workers) as pool:
+        return pool.starmap(pair_probabilities, zip(seqs, pairs, strict=True), chunksize=16)
 
 
 def _row_probabilities(boxes: Boxes, part: slice, pairs: np.ndarray, p: np.ndarray, length: int) -> np.ndarray:

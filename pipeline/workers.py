@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from entry.errors import UserError
+from entry.processes import default_workers
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, chunks, predict_each
 from rna import formats
-from s1.folding import default_workers
 
 CELLS_PER_WORKER = 2_000_000
 """Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""

@@ -6,7 +6,6 @@ Imports little, for every worker process imports it.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -51,11 +50,6 @@ def fold(seq: str) -> Folded:
     compound.exp_params_rescale(energy)
     compound.pf()
     return Folded(structure, float(energy), float(compound.pr_structure(structure)), float(compound.mean_bp_distance()))
-
-
-def default_workers() -> int:
-    """One process for each core this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fold_chunk(seqs: Sequence[str]) -> list[Folded]:

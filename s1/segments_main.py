@@ -25,11 +25,12 @@ from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, w
 from entry.errors import UserError, run_command
 from entry.files import file_digest
 from entry.options import parse
+from entry.processes import default_workers
 from entry.tracker import Tracker, timed
 from rna.boxes import BOX_TYPES
 from rna.formats import FileError, Rejected, read_fasta, read_structures
 from s1.config import SegmentRule
-from s1.folding import default_workers, fold_all
+from s1.folding import fold_all
 from s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
 
 log = logging.getLogger(__name__)

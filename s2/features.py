@@ -24,6 +24,7 @@ from boxtables.table import BoxTable, Ragged
 from energies.boxes import box_energies, end_energies
 from energies.ensemble import ENSEMBLE, box_probabilities
 from entry.errors import UserError
+from entry.processes import default_workers
 from rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
 from rna.sequence import BASES, N_CODE, encode_many
 from s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
@@ -111,6 +112,7 @@ def featurize(table: BoxTable, kind: Kind, *, keep_partial: bool = False, seed: 
             "seed": seed,
             "keep_partial": keep_partial,
         },
+        workers=default_workers(),
     )
 
 
@@ -152,6 +154,7 @@ def _encode(
     n_target: np.ndarray,
     origin: dict[str, object],
     needed: Collection[str] = ENSEMBLE,
+    workers: int = 1,
 ) -> EncodedDataset:
     boxes = table.proposals
     columns = [geometry(boxes)]
@@ -171,7 +174,7 @@ def _encode(
             _bounded(np.stack([energies, ends], axis=1)),
             neighbour_counts(boxes),
             _bounded(chain_energies(boxes, energies, ends)),
-            box_probabilities(boxes, seqs).astype(np.float32) if set(ENSEMBLE) & set(needed)
+            box_probabilities(boxes, seqs, workers).astype(np.float32) if set(ENSEMBLE) & set(needed)
             else np.full((len(boxes), len(ENSEMBLE)), np.nan, np.float32),
         ]
     if kind == "sequence_encoding":

@@ -11,6 +11,7 @@ import RNA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from energies import ensemble
 from energies.ensemble import (
     ENSEMBLE,
     RT,
@@ -118,6 +119,14 @@ def test_pairs_of_stems_once_per_row():
     pairs, offsets = stem_pairs(boxes, np.array([12, 5, 12]))
     assert pairs.tolist() == [[0, 11], [1, 10], [2, 9], [3, 8], [0, 11]]
     assert offsets.tolist() == [0, 4, 4, 5]
+
+
+def test_processes_change_nothing(monkeypatch):
+    monkeypatch.setattr(ensemble, "ROWS_PER_WORKER", 2)
+    rng = np.random.default_rng(8)
+    seqs = ["".join(rng.choice(list("ACGU"), 30)) for _ in range(7)]
+    boxes = Boxes.from_rows([[(STEM, x, 29 - x, n, n) for x in range(4) for n in (2, 3)] for _ in seqs])
+    np.testing.assert_array_equal(box_probabilities(boxes, seqs, workers=2), box_probabilities(boxes, seqs))
 
 
 def test_nothing_proposed_gives_nothing():
