@@ -15,7 +15,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from entry.errors import UserError
-from rna.boxes import ILOOP, STEM, Boxes, inner_pair, inside_map, ragged_positions
+from rna.boxes import ILOOP, STEM, Boxes, inner_pair, ragged_positions, stems_that_pair
 from rna.pairs import from_dot_bracket
 from rna.sequence import decode, encode
 
@@ -47,12 +47,8 @@ def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns:
         ``(pairs, 2)`` int64 ``i < j``, by row, ``i`` and ``j``; ``(rows + 1,)`` int64 where those of each row begin.
     """
-    size = boxes.siz_x.astype(np.int64)
-    stems = np.flatnonzero(
-        (boxes.type == STEM) & (boxes.siz_x == boxes.siz_y) & inside_map(boxes, np.asarray(lengths))
-        & (boxes.bb_x + 2 * size - 2 < boxes.bb_y)
-    )
-    stem, step = ragged_positions(size[stems])
+    stems = np.flatnonzero(stems_that_pair(boxes, lengths))
+    stem, step = ragged_positions(boxes.siz_x[stems])
     stem = stems[stem]
     cells = np.unique(np.stack([boxes.row[stem], boxes.bb_x[stem] + step, boxes.bb_y[stem] - step], axis=1), axis=0)
     return cells[:, 1:].astype(np.int64), np.searchsorted(cells[:, 0], np.arange(boxes.rows + 1))
@@ -139,7 +135,6 @@ def box_probabilities(boxes: Boxes, seqs: Sequence[str], workers: int = 1) -> np
     lengths = np.array([len(seq) for seq in seqs], np.int64)
     pairs, offsets = stem_pairs(boxes, lengths)
     columns = np.zeros((len(boxes), len(ENSEMBLE)))
-    columns[:, ENSEMBLE.index("unpaired_least")] = 1.0
     of_row = [pairs[start:end] for start, end in pairwise(offsets.tolist())]
     for row, p in enumerate(_each_row(seqs, of_row, min(workers, len(seqs) // ROWS_PER_WORKER))):
         part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
@@ -193,4 +188,3 @@ def _least_between(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np
         bounds = np.stack([start[filled], end[filled]], axis=1).reshape(-1)
         least[filled] = np.minimum.reduceat(np.append(values, 1.0), bounds)[::2]
     return least
-

@@ -35,8 +35,14 @@ def predict_on(
 ) -> Iterator[Prediction | Failure]:
     """:func:`pipeline.chain.predict_each` on so many processes, of one thread each where there is more than one.
 
-    A few chunks are under way at a time, so that memory does not grow with the number of sequences. ``seconds`` collects the
-    seconds of all processes.
+    A few chunks are under way at a time, so that memory does not grow with the number of sequences.
+
+    Args:
+        workers: processes.
+        sequences: names and bases.
+        models: the two stages; each process has a copy.
+        options: how sequences become structures.
+        seconds: collects the wall seconds of ``proposals``, ``scores`` and ``decoding``, summed over processes.
 
     Raises:
         UserError: a process was killed.

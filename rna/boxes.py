@@ -176,6 +176,17 @@ def inside_map(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
     )
 
 
+def stems_that_pair(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
+    """``(boxes,)`` bool: stems that say which bases pair: square, inside the map, and short of its diagonal.
+
+    Args:
+        boxes: the boxes of all rows.
+        lengths: ``(rows,)`` bases.
+    """
+    square = (boxes.type == STEM) & (boxes.siz_x == boxes.siz_y)
+    return square & inside_map(boxes, np.asarray(lengths)) & (boxes.bb_x + 2 * boxes.siz_x.astype(np.int64) - 2 < boxes.bb_y)
+
+
 def outer_pair(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """The base pair at the top-right corner of each box: ``i`` and ``j``."""
     return boxes.bb_x, boxes.bb_y

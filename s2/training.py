@@ -201,8 +201,8 @@ def full_rows(data: EncodedDataset) -> np.ndarray:
 
 
 def drawn_share(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A random part of the rows, in their order: ``share`` of their number, rounded up. Of one seed, smaller shares are parts
-    of larger ones."""
+    """``(k,)`` a random part of the rows (``(n,)``), in their order: ``share`` (0..1) of their number, rounded up. Of one seed,
+    smaller shares are parts of larger ones."""
     if share == 1:
         return rows
     chosen = np.random.default_rng(seed).permutation(len(rows))[: math.ceil(share * len(rows))]

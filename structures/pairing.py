@@ -9,7 +9,7 @@ import numpy as np
 
 from energies.ensemble import FORBIDDEN, RT, fold_within
 from entry.errors import UserError
-from rna.boxes import STEM, Boxes, inside_map, ragged_positions
+from rna.boxes import Boxes, ragged_positions, stems_that_pair
 from rna.pairs import from_dot_bracket
 from rna.sequence import decode, encode
 from structures.candidates import log_odds
@@ -87,11 +87,7 @@ def base_pair_probabilities(
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("a probability is outside of 0..1")
     size = own.siz_x.astype(np.int64)
-    usable = (
-        (own.type == STEM) & (own.siz_x == own.siz_y) & inside_map(own, np.array([length]))
-        & (own.bb_x + 2 * size - 2 < own.bb_y) & (p > 0)
-    )
-    index = np.flatnonzero(usable)
+    index = np.flatnonzero(stems_that_pair(own, np.array([length])) & (p > 0))
     index = index[np.lexsort((-p[index], size[index], own.bb_y[index], own.bb_x[index]))]
     stem = np.stack([own.bb_x[index], own.bb_y[index], size[index]], axis=1)
     index = index[np.concatenate([[True], (np.diff(stem, axis=0) != 0).any(axis=1)])[: len(index)]]

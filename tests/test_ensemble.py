@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,39 +20,9 @@ from energies.ensemble import (
     stem_pairs,
 )
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import to_dot_bracket
+from tests.energy_reference import energy, every_pair, foldable, structures
 
-CANONICAL = {"AU", "UA", "GC", "CG", "GU", "UG"}
 BONUSES = st.sampled_from([-2.0, -0.5, 0.0, 1.0])
-
-
-def structures(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Every nested set of the pairs, each base in one at most."""
-    if not pairs:
-        yield []
-        return
-    first, *rest = pairs
-    yield from structures(rest)
-    i, j = first
-    fitting = [(k, m) for k, m in rest if len({i, j, k, m}) == 4 and (i < k < j) == (i < m < j)]
-    for others in structures(fitting):
-        yield [first, *others]
-
-
-def energy(seq: str, pairs: list[tuple[int, int]]) -> float:
-    return RNA.fold_compound(seq).eval_structure(to_dot_bracket(np.array(sorted(pairs)).reshape(-1, 2), len(seq)))
-
-
-def every_pair(seq: str) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(len(seq)) for j in range(i + 4, len(seq)) if seq[i] + seq[j] in CANONICAL]
-
-
-@st.composite
-def foldable(draw: st.DrawFn) -> tuple[str, list[tuple[int, int]]]:
-    seq = draw(st.text("ACGU", min_size=9, max_size=26))
-    can = every_pair(seq)
-    chosen = draw(st.lists(st.sampled_from(can), max_size=9, unique=True)) if can else []
-    return seq, sorted(chosen)
 
 
 @settings(max_examples=80, deadline=None)

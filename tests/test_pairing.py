@@ -24,8 +24,8 @@ from structures.pairing import (
     maximum_expected_accuracy,
     structure_confidence,
 )
+from tests.energy_reference import energy, foldable, structures
 from tests.structure_reference import crossing, is_stem, pairs_of
-from tests.test_ensemble import energy, foldable, structures
 
 RULES = {"sum": sum, "max": max, "any": lambda values: 1 - math.prod(1 - v for v in values)}
 PROBABILITIES = st.sampled_from([0.0, 0.05, 0.2, 0.5, 0.8, 1.0])
