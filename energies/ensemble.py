@@ -17,16 +17,13 @@ import numpy as np
 from entry.errors import UserError
 from rna.boxes import ILOOP, STEM, Boxes, inner_pair, ragged_positions, stems_that_pair
 from rna.pairs import from_dot_bracket
-from rna.sequence import decode, encode
+from rna.sequence import decode, encode, pairable
 
 ENSEMBLE: tuple[str, ...] = ("pairs_least", "pairs_mean", "pair_beyond", "unpaired_least")
 """Names of the columns of :func:`box_probabilities`."""
 
 RT = 0.61632
 """Gas constant times temperature at 37 degrees, kcal/mol: so much more energy makes a structure ``e`` times as rare."""
-
-FORBIDDEN = 50.0
-"""kcal/mol that a forbidden pair costs: no loop that it could close gains as much."""
 
 ROWS_PER_WORKER = 200
 """Rows from which a process more is worth the seconds that it takes to start."""
@@ -55,7 +52,11 @@ def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def fold_within(
-    seq: str, pairs: np.ndarray, bonus: np.ndarray | float = 0.0, others: float = FORBIDDEN, min_hairpin: int = LEAST_HAIRPIN
+    seq: str,
+    pairs: np.ndarray,
+    bonus: np.ndarray | float = 0.0,
+    others: float | None = None,
+    min_hairpin: int = LEAST_HAIRPIN,
 ) -> np.ndarray:
     """The structure of the lowest free energy that consists of the given pairs; others are forbidden, or cost something.
 
@@ -63,7 +64,7 @@ def fold_within(
         seq: the sequence.
         pairs: ``(k, 2)`` the given pairs, ``i < j``, 0-based.
         bonus: ``(k,)`` kcal/mol, added to a structure's energy for each of them that it holds; negative favours a pair.
-        others: kcal/mol, the same for every pair that is not given; the default forbids them.
+        others: kcal/mol, the same for every pair that is not given; None forbids them.
         min_hairpin: unpaired bases of a hairpin loop; below :data:`LEAST_HAIRPIN` the model has none.
 
     Returns:
@@ -73,7 +74,7 @@ def fold_within(
         ValueError: a character outside the alphabet, or a bonus that is not finite.
         UserError: ViennaRNA is not installed.
     """
-    if not len(pairs) and others == FORBIDDEN:
+    if not len(pairs) and others is None:
         return np.zeros((0, 2), np.int32)
     structure, _ = _compound(seq, pairs, bonus, others, min_hairpin).mfe()
     return from_dot_bracket(structure)
@@ -86,7 +87,7 @@ def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
     """
     if not len(pairs):
         return np.zeros(0)
-    compound = _compound(seq, pairs, 0.0, FORBIDDEN, LEAST_HAIRPIN)
+    compound = _compound(seq, pairs, 0.0, None, LEAST_HAIRPIN)
     if len(seq) >= _RESCALE_FROM:
         compound.exp_params_rescale(compound.mfe()[1])
     compound.pf()
@@ -94,8 +95,8 @@ def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
     return np.clip(matrix[pairs[:, 0] + 1, pairs[:, 1] + 1], 0.0, 1.0)
 
 
-def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: float, min_hairpin: int):
-    if not (np.isfinite(bonus).all() and np.isfinite(others)):
+def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: float | None, min_hairpin: int):
+    if not (np.isfinite(bonus).all() and (others is None or np.isfinite(others))):
         raise ValueError("the bonus of a pair is not finite")
     try:
         import RNA
@@ -103,11 +104,20 @@ def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: fl
         raise UserError("energies need ViennaRNA, which is not installed; pip install ViennaRNA") from error
     model = RNA.md()
     model.min_loop_size = max(min_hairpin, LEAST_HAIRPIN)
-    compound = RNA.fold_compound(decode(encode(seq), rna=True), model)
-    cost = np.full((len(seq) + 1, len(seq) + 1), others)
-    i, j = pairs[:, 0] + 1, pairs[:, 1] + 1
-    cost[i, j] = cost[j, i] = bonus
-    compound.sc_set_bp(cost.tolist())
+    codes = encode(seq)
+    compound = RNA.fold_compound(decode(codes, rna=True), model)
+    if others is None:
+        # A pair that cannot form is passed over; one that merely costs much is computed with all its loops.
+        unwanted = np.triu(pairable(codes), k=model.min_loop_size + 1)
+        unwanted[pairs[:, 0], pairs[:, 1]] = False
+        forbid, nothing = compound.hc_add_bp, RNA.CONSTRAINT_CONTEXT_NO_REMOVE
+        for i, j in (np.argwhere(unwanted) + 1).tolist():
+            forbid(i, j, nothing)
+    if others is not None or np.any(bonus):
+        cost = np.full((len(seq) + 1, len(seq) + 1), others or 0.0)
+        i, j = pairs[:, 0] + 1, pairs[:, 1] + 1
+        cost[i, j] = cost[j, i] = bonus
+        compound.sc_set_bp(cost.tolist())
     return compound
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from energies.ensemble import FORBIDDEN, RT, fold_within
+from energies.ensemble import RT, fold_within
 from entry.errors import UserError
 from rna.boxes import Boxes, ragged_positions, stems_that_pair
 from rna.pairs import from_dot_bracket
@@ -181,7 +181,7 @@ def least_energy(
         raise ValueError(f"a sequence of {len(seq)} bases for probabilities of {pairing.length}")
     pairs = np.stack([pairing.i, pairing.j], axis=1)
     bonus = -RT * evidence * log_odds(np.maximum(pairing.p, unproposed))
-    others = -RT * evidence * float(log_odds(np.array(unproposed))) if unproposed else FORBIDDEN
+    others = -RT * evidence * float(log_odds(np.array(unproposed))) if unproposed else None
     return fold_within(seq, pairs, bonus, others, min_hairpin)
 
 
