@@ -10,7 +10,6 @@ blocks add to it stays small beside it, and each convolution that looks sideways
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,7 +29,7 @@ SIZE_CLASSES = 11
 LOC_BEYOND = LOC_CLASSES - 1
 SIZE_BEYOND = SIZE_CLASSES - 1
 
-BAND = 24
+BAND = 12
 """Rows of a map that are computed together where only its upper triangle is: fewer waste less of the triangle's edge,
 more make larger convolutions."""
 
@@ -97,18 +96,16 @@ def windows_around(inside: Tensor) -> list[Window]:
     return windows
 
 
-def convolved(x: Tensor, layer: nn.Conv2d, window: Window) -> Tensor:
-    """``(batch, out, bottom - top, right - left)``: a window of the convolution of a ``(batch, in, rows, columns)`` map.
+def cut(framed: Tensor, window: Window, frame: int, around: int = 0) -> Tensor:
+    """View of the cells of a window, and of those up to ``around`` cells beside it, in ``(batch, channels, rows, columns)``
+    of a map that has a frame of ``frame`` cells (``around`` or more) about it."""
+    low, high = frame - around, frame + around
+    return framed[:, :, window.top + low: window.bottom + high, window.left + low: window.right + high]
 
-    The layer pads as it keeps the map's size; so do the zeros here.
-    """
-    margin = layer.padding[0]
-    rows, columns = x.shape[2:]
-    top, bottom = max(window.top - margin, 0), min(window.bottom + margin, rows)
-    left, right = max(window.left - margin, 0), min(window.right + margin, columns)
-    missing = (left - window.left + margin, window.right + margin - right,
-               top - window.top + margin, window.bottom + margin - bottom)
-    return F.conv2d(F.pad(x[:, :, top:bottom, left:right], missing), layer.weight, layer.bias, dilation=layer.dilation)
+
+def convolved(cells: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The convolution of cells that have the neighbours it needs about them: nothing is padded."""
+    return F.conv2d(cells, layer.weight, layer.bias, dilation=layer.dilation)
 
 
 class ResidualBlock(nn.Module):
@@ -126,13 +123,10 @@ class ResidualBlock(nn.Module):
     def forward(self, stream: Tensor) -> Tensor:
         return stream + self.mix(F.relu(self.look(F.relu(stream))))
 
-    def add_to(self, stream: Tensor, windows: Sequence[Window]) -> None:
-        """What :meth:`forward` adds, added to the stream in the given windows of the map alone, in place."""
-        seen = F.relu(stream)
-        for window in windows:
-            added = F.relu_(convolved(seen, self.look, window))
-            added = F.linear(added.permute(0, 2, 3, 1), self.mix.weight.flatten(1), self.mix.bias)
-            stream[:, :, window.top: window.bottom, window.left: window.right] += added.permute(0, 3, 1, 2)
+    def added(self, stream: Tensor) -> Tensor:
+        """What :meth:`forward` adds to a window of the stream, from the window and the ``look.padding`` cells around it."""
+        seen = F.relu_(convolved(F.relu(stream), self.look))
+        return F.linear(seen.permute(0, 2, 3, 1), self.mix.weight.flatten(1), self.mix.bias).permute(0, 3, 1, 2)
 
 
 class ProposalNetwork(nn.Module):
@@ -191,16 +185,31 @@ class ProposalNetwork(nn.Module):
             for block in self.blocks:
                 stream = block(stream)
         else:
-            windows = windows_around(inside)
-            stream = x.new_full((x.shape[0], self.config.channels, *x.shape[2:]), OUTSIDE).contiguous(
-                memory_format=torch.channels_last
-            )
-            for window in windows:
-                here = (slice(None), slice(None), slice(window.top, window.bottom), slice(window.left, window.right))
-                stream[here] = convolved(x, self.first, window).masked_fill(~inside.unsqueeze(1)[here], OUTSIDE)
-            for block in self.blocks:
-                block.add_to(stream, windows)
+            stream = self._stream_in_windows(x, inside)
         return stream.permute(0, 2, 3, 1)
+
+    def _stream_in_windows(self, x: Tensor, inside: Tensor) -> Tensor:
+        """The stream, ``(batch, channels, rows, columns)``, computed in windows around the inside cells alone.
+
+        Both maps that take turns in holding it have a frame of outside cells, in place of the padding of convolutions.
+        """
+        frame = max(layer.padding[0] for layer in (self.first, *(block.look for block in self.blocks)))
+        x = F.pad(x, (frame,) * 4)
+        outside = F.pad(~inside.unsqueeze(1), (frame,) * 4, value=True)
+        batch, _, rows, columns = x.shape
+        stream, after = (
+            x.new_full((batch, rows, columns, self.config.channels), OUTSIDE).permute(0, 3, 1, 2) for _ in range(2)
+        )
+        windows = windows_around(inside)
+        for window in windows:
+            seen = convolved(cut(x, window, frame, self.first.padding[0]), self.first)
+            cut(stream, window, frame).copy_(seen.masked_fill(cut(outside, window, frame), OUTSIDE))
+        for block in self.blocks:
+            for window in windows:
+                added = block.added(cut(stream, window, frame, block.look.padding[0]))
+                torch.add(cut(stream, window, frame), added, out=cut(after, window, frame))
+            stream, after = after, stream
+        return cut(stream, Window(0, inside.shape[1], 0, inside.shape[2]), frame)
 
     def on_logits(self, cells: Tensor) -> Tensor:
         """``(n, 3)`` logits of being covered by a box of each type, from the cells' ``(n, head_hidden)`` features."""

@@ -55,6 +55,6 @@ class SelectionOptions(Options):
 class InferenceOptions(Options):
     """How the maps are computed: memory and speed, not the result (but for rounding)."""
 
-    batch_pixels: int = Field(131072, ge=1, description="map cells in a batch: rows times the square of the longest")
+    batch_pixels: int = Field(49152, ge=1, description="map cells in a batch: rows times the square of the longest")
     patch: int = Field(384, ge=16, description="longest map computed whole; longer ones in patches of this side")
     precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
