@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from entry.options import parse
 from entry.tracker import Tracker
 from pipeline.chain import SEQUENCE_ERRORS, ChainOptions, Failure, Models, predict_each
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
-from pipeline.tools import TOOL_NAMES, Tool, ToolName, rnafold, tool
+from pipeline.tools import RNAFOLD, TOOL_NAMES, Tool, ToolName, rnafold, tool
 from rna import formats
 from rna.pairs import as_pairs, to_dot_bracket
 from s1.segments_main import local_copy
@@ -56,6 +57,9 @@ RESAMPLES = 2000
 
 INTERVAL = (2.5, 97.5)
 """Percentiles of a 95 % interval."""
+
+LENGTHS = (50, 75, 100, 150, 200, 500, 1000)
+"""Longest sequences of the classes of length that the summary tells apart, in bases."""
 
 
 class EvaluateOptions(ModelOptions):
@@ -253,23 +257,39 @@ def summarise(sequences: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         Columns ``tool, family, sequences``, each figure exact and with slack, ``exact`` (share of whole structures),
         ``seconds`` (mean per sequence), ``f1_low`` and ``f1_high`` (95 % bootstrap interval over sequences; NaN for fewer
-        than two, and for the mean of families). The tools stand in the order of ``sequences``, families by name.
+        than two, and for the mean of families), ``f1_difference`` with its own ``_low`` and ``_high`` (the mean over
+        sequences of F1 less RNAfold's; NaN for RNAfold itself, and without it). The tools stand in the order of
+        ``sequences``, families by name.
     """
     columns = [*FIGURES, *(figure + SLACK for figure in FIGURES), "exact", "seconds"]
+    yardstick = sequences.loc[sequences["tool"] == RNAFOLD].set_index("name")["f1"]
     lines = []
     for name, of_tool in sequences.groupby("tool", sort=False):
+        difference = of_tool["f1"] - of_tool["name"].map(yardstick) if name != RNAFOLD else of_tool["f1"] * np.nan
         families = list(of_tool.groupby("family"))
         groups = [*families, (ALL, of_tool)]
         for family, rows in groups:
             low, high = interval(rows["f1"].to_numpy(), seed)
+            of_group = difference[rows.index]
+            less, more = interval(of_group.to_numpy(), seed)
             lines.append({
-                "tool": name, "family": family, "sequences": len(rows), **rows[columns].mean(), "f1_low": low, "f1_high": high
+                "tool": name, "family": family, "sequences": len(rows), **rows[columns].mean(), "f1_low": low, "f1_high": high,
+                "f1_difference": of_group.mean(), "f1_difference_low": less, "f1_difference_high": more,
             })
         if len(families) > 1:
-            means = pd.DataFrame(lines[-len(groups):-1])[columns].mean()
-            lines.append({"tool": name, "family": MEAN_OF_FAMILIES, "sequences": len(of_tool), **means,
-                          "f1_low": np.nan, "f1_high": np.nan})
+            means = pd.DataFrame(lines[-len(groups):-1])[[*columns, "f1_difference"]].mean()
+            lines.append({"tool": name, "family": MEAN_OF_FAMILIES, "sequences": len(of_tool), **means})
     return pd.DataFrame(lines)
+
+
+def by_length(sequences: pd.DataFrame) -> pd.DataFrame:
+    """Means by tool and class of length: columns ``tool, length`` (such as ``51-75``), ``sequences, f1, exact, seconds``."""
+    place = np.searchsorted(LENGTHS, sequences["length"])
+    names = [f"{low + 1}-{high}" for low, high in pairwise((0, *LENGTHS))] + [f"{LENGTHS[-1] + 1}-"]
+    grouped = sequences.groupby(["tool", place], sort=False)
+    means = grouped[["f1", "exact", "seconds"]].mean().assign(sequences=grouped.size()).reset_index(names=["tool", "length"])
+    means = means.sort_values("length", kind="stable").assign(length=[names[k] for k in np.sort(means["length"])])
+    return means[["tool", "length", "sequences", "f1", "exact", "seconds"]].reset_index(drop=True)
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
@@ -296,17 +316,32 @@ def markdown(evaluation: Evaluation) -> str:
     lines += ["", f"| F1 by family | sequences | {' | '.join(tools)} |", f"| --- | ---: |{' ---: |' * len(tools)}"]
     for family, rows in summary.groupby("family", sort=False):
         of_tool = rows.set_index("tool")
-        cells = []
-        for name in tools:
-            row = of_tool.loc[name]
-            span = "" if np.isnan(row["f1_low"]) else f" ({row['f1_low']:.3f}-{row['f1_high']:.3f})"
-            cells.append(f"{row['f1']:.3f}{span}")
+        cells = [_with_interval(of_tool.loc[name], "f1", ".3f") for name in tools]
         lines.append(f"| {family} | {of_tool['sequences'].iloc[0]} | {' | '.join(cells)} |")
-    lines += ["", "Intervals: 95 %, bootstrap over sequences. Slack 1: a pair may be displaced by one position."]
+    others = [name for name in tools if name != RNAFOLD and RNAFOLD in tools]
+    if others:
+        lines += ["", f"| F1 less {RNAFOLD}'s | {' | '.join(others)} |", f"| --- |{' ---: |' * len(others)}"]
+        for family, rows in summary.groupby("family", sort=False):
+            of_tool = rows.set_index("tool")
+            cells = [_with_interval(of_tool.loc[name], "f1_difference", "+.3f") for name in others]
+            lines.append(f"| {family} | {' | '.join(cells)} |")
+    lines += ["", f"| F1 by length (nt) | sequences | {' | '.join(tools)} |", f"| --- | ---: |{' ---: |' * len(tools)}"]
+    for length, rows in by_length(evaluation.sequences).groupby("length", sort=False):
+        of_tool = rows.set_index("tool")
+        cells = [f"{of_tool.loc[name, 'f1']:.3f}" for name in tools]
+        lines.append(f"| {length} | {of_tool['sequences'].iloc[0]} | {' | '.join(cells)} |")
+    lines += ["", "Intervals: 95 %, bootstrap over sequences; differences are paired by sequence.",
+              "Slack 1: a pair may be displaced by one position."]
     lines += [f"Not compared: {name}, {why}." for name, why in evaluation.absent.items()]
     if len(evaluation.failures):
         lines.append(f"Left out, because a tool failed: {evaluation.failures['name'].nunique()} sequences (failures.csv).")
     return "\n".join(lines) + "\n"
+
+
+def _with_interval(row: pd.Series, figure: str, form: str) -> str:
+    """A figure and its interval, where there is one, as text."""
+    low, high = row[f"{figure}_low"], row[f"{figure}_high"]
+    return f"{row[figure]:{form}}" + ("" if np.isnan(low) else f" ({low:{form}} to {high:{form}})")
 
 
 def family_figure(summary: pd.DataFrame) -> Figure:
@@ -376,6 +411,7 @@ def _log(options: EvaluateOptions, evaluation: Evaluation, counts: dict[str, int
         "summary.md": markdown(evaluation),
         "sequences.csv": evaluation.sequences.to_csv(index=False),
         "summary.csv": summary.to_csv(index=False),
+        "by_length.csv": by_length(evaluation.sequences).to_csv(index=False),
         "failures.csv": evaluation.failures.to_csv(index=False),
     }
     with tempfile.TemporaryDirectory() as temporary:

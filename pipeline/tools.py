@@ -27,6 +27,9 @@ from rna.sequence import decode, encode
 ToolName = Literal["SQUARNA", "pylinearfold", "MXfold2", "EternaFold", "CONTRAfold", "sincFold"]
 TOOL_NAMES: tuple[ToolName, ...] = get_args(ToolName)
 
+RNAFOLD = "RNAfold"
+"""What :func:`rnafold` is called: it stands in every comparison."""
+
 ETERNAFOLD_HOME = "ETERNAFOLD_HOME"
 """Environment variable that names the folder where EternaFold was compiled: its program is CONTRAfold's, with other
 parameters."""
@@ -72,7 +75,7 @@ def rnafold() -> Tool:
 
         return RNA.fold_compound(seq).mfe()[0]
 
-    return Tool("RNAfold", _no_module("RNA", "ViennaRNA"), fold)
+    return Tool(RNAFOLD, _no_module("RNA", "ViennaRNA"), fold)
 
 
 def tool(name: ToolName) -> Tool:

@@ -18,6 +18,7 @@ from pipeline.evaluate import (
     MEAN_OF_FAMILIES,
     OURS,
     EvaluateOptions,
+    by_length,
     drawn,
     evaluate,
     interval,
@@ -71,6 +72,35 @@ def test_figures_by_hand():
     assert summary.loc[ALL, "sequences"] == 4 and np.isnan(summary.loc[MEAN_OF_FAMILIES, "f1_low"])
     text = markdown(found)
     assert "| x | 4 | 0.625 | 0.750 | 0.667 |" in text and "| A | 2 | 0.833 (" in text
+
+
+def test_differences_to_rnafold_are_paired_by_hand():
+    """RNAfold misses the first two whole; x is better there by 1 and 2/3, worse at the third by 1, level at the last."""
+    rnafold_says = ["............", "............", "((((....))))", "............"]
+    found = evaluate(KNOWN, [answering("x", ANSWERS), answering("RNAfold", rnafold_says)])
+    summary = found.summary.set_index(["tool", "family"])
+    of_x = summary.loc["x"]["f1_difference"]
+    assert of_x.loc["A"] == pytest.approx(5 / 6) and of_x.loc["B"] == pytest.approx(-0.5)
+    assert of_x.loc[ALL] == pytest.approx((1 + 2 / 3 - 1) / 4) and of_x.loc[MEAN_OF_FAMILIES] == pytest.approx(1 / 6)
+    low, high = summary.loc[("x", ALL), ["f1_difference_low", "f1_difference_high"]]
+    assert low < of_x.loc[ALL] < high
+    assert summary.loc["RNAfold"]["f1_difference"].isna().all()
+    assert "| all | +0.167 (" in markdown(found) and "F1 less RNAfold's | x |" in markdown(found)
+    assert "less RNAfold" not in markdown(evaluate(KNOWN, [answering("x", ANSWERS)]))
+
+
+def test_figures_by_length():
+    rows = pd.DataFrame({
+        "tool": "x", "length": [50, 51, 75, 76, 1000, 1001, 2000], "f1": [0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.9],
+        "exact": [True] + [False] * 6, "seconds": 1.0,
+    })
+    both = pd.concat([rows.assign(tool="y", f1=0.0), rows], ignore_index=True).sample(frac=1.0, random_state=0)
+    found = by_length(both)
+    of_x = found[found["tool"] == "x"]
+    assert of_x["length"].tolist() == ["1-50", "51-75", "76-100", "501-1000", "1001-"]
+    assert of_x["sequences"].tolist() == [1, 2, 1, 1, 2]
+    assert of_x["f1"].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.6, 0.8])
+    assert of_x["exact"].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0] and len(found) == 10
 
 
 def test_tools_are_compared_on_what_all_could_fold():
@@ -219,7 +249,7 @@ def test_the_command_compares_logs_and_writes(tmp_path):
     assert tracker.metric_values["count.over_max_len"] == [(0, 1.0)]
     assert set(tracker.figures) == {"f1_by_family.png", "seconds_by_length.png"}
     written = {p.name for p in (tmp_path / "out").iterdir()}
-    assert written == {"summary.md", "summary.csv", "sequences.csv", "failures.csv", *tracker.figures}
+    assert written == {"summary.md", "summary.csv", "by_length.csv", "sequences.csv", "failures.csv", *tracker.figures}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "summary.csv"), found.summary, check_dtype=False)
     assert json.dumps(tracker.param_values["tools"]) == '["MXfold2"]' and set(TOOL_NAMES) > {"MXfold2"}
     assert Path(tracker.datasets[0]["source"]).name == "known.csv"
