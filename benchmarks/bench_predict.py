@@ -25,13 +25,13 @@ from rna import formats
 from rna.sequence import decode
 
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
-BASES_PER_LENGTH = 6_000
+BASES_PER_LENGTH = 3_000
 PARTS = ("proposals", "scores", "decoding")
 
 
 def measured(models: Models, options: ChainOptions, length: int, rng: np.random.Generator) -> dict[str, float]:
     """Seconds per sequence of one length (CPU, wall, wall of each part), and boxes per sequence."""
-    count = max(BASES_PER_LENGTH // length, 2)
+    count = max(BASES_PER_LENGTH // length, 1)
     records = [formats.Sequence(str(n), decode(rng.integers(0, 4, length), rna=True)) for n in range(count)]
     next(predict_each(records[:1], models, options))  # warm up
     seconds: dict[str, float] = {}
