@@ -239,7 +239,7 @@ def _compared(
     return pd.DataFrame({
         "tool": name,
         "name": [s.name for s in known],
-        "family": [s.family or NO_FAMILY for s in known],
+        "family": [f"{s.family} (family)" if s.family in (ALL, MEAN_OF_FAMILIES) else s.family or NO_FAMILY for s in known],
         "length": lengths,
         "known_pairs": exact["known"],
         "predicted_pairs": exact["predicted"],
@@ -262,10 +262,11 @@ def summarise(sequences: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ``sequences``, families by name.
     """
     columns = [*FIGURES, *(figure + SLACK for figure in FIGURES), "exact", "seconds"]
-    yardstick = sequences.loc[sequences["tool"] == RNAFOLD].set_index("name")["f1"]
+    position = sequences.groupby("tool").cumcount()  # every tool folded the same sequences in the same order
+    yardstick = pd.Series(sequences.loc[sequences["tool"] == RNAFOLD, "f1"].to_numpy())
     lines = []
     for name, of_tool in sequences.groupby("tool", sort=False):
-        difference = of_tool["f1"] - of_tool["name"].map(yardstick) if name != RNAFOLD else of_tool["f1"] * np.nan
+        difference = of_tool["f1"] - position[of_tool.index].map(yardstick) if name != RNAFOLD else of_tool["f1"] * np.nan
         families = list(of_tool.groupby("family"))
         groups = [*families, (ALL, of_tool)]
         for family, rows in groups:

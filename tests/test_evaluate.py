@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.evaluate import (
     by_length,
     drawn,
     evaluate,
+    family_figure,
     interval,
     markdown,
     read_known,
@@ -87,6 +89,16 @@ def test_differences_to_rnafold_are_paired_by_hand():
     assert summary.loc["RNAfold"]["f1_difference"].isna().all()
     assert "| all | +0.167 (" in markdown(found) and "F1 less RNAfold's | x |" in markdown(found)
     assert "less RNAfold" not in markdown(evaluate(KNOWN, [answering("x", ANSWERS)]))
+
+
+def test_names_and_families_need_not_be_told_apart():
+    """Tables may name two rows alike, and a family as the summary names all of them."""
+    known = [replace(s, name="same", family="all") for s in KNOWN]
+    found = evaluate(known, [answering("x", ANSWERS), answering("RNAfold", ["............"] * 4)])
+    of_x = found.summary.set_index(["tool", "family"]).loc["x"]
+    assert list(of_x.index) == ["all (family)", ALL]
+    assert of_x.loc[ALL, "f1_difference"] == pytest.approx((1 + 2 / 3) / 4)
+    assert family_figure(found.summary) and "| all (family) | 4 |" in markdown(found)
 
 
 def test_figures_by_length():
