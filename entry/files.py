@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -16,38 +18,62 @@ from entry.errors import UserError
 KEY_LENGTH = 24
 """Characters of a name made by :func:`content_key`."""
 
+_OLD = ".old.tmp"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write a file or folder to; renamed to ``path`` when the block ends well.
 
-    When the block raises, what was written is removed and ``path`` is as it was.
+    When the block raises, what was written is removed and ``path`` is as it was. A folder takes two renames; where the
+    process was killed between them, the next call for the same path begins by putting the old folder back.
 
     Raises:
-        UserError: the folder of ``path`` cannot be made or written to.
+        UserError: ``path`` or what belongs to it cannot be written. Other errors of the block pass through as they are.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _put_back(path)
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be made ({error.strerror}); choose another output path") from error
     try:
         yield temporary
         if path.is_dir() and not path.is_symlink():
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_OLD}")
             os.replace(path, old)
             os.replace(temporary, path)
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(temporary, path)
     except OSError as error:
+        if not _is_about(error, path, temporary):
+            raise
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another output path") from error
     finally:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _put_back(path: Path) -> None:
+    """The folder that was at ``path``, where a process was killed while it replaced it; else what such a process left."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{_OLD}"):
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, path)
+
+
+def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
+    """Whether an error comes from writing there: it names one of the two, or says that there is no room at all."""
+    if error.errno in _NO_ROOM:
+        return True
+    named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return any(each in (path, temporary, path.parent) or temporary in each.parents for each in named)
 
 
 def content_key(**parts: object) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from entry.errors import UserError
@@ -200,6 +203,40 @@ def test_a_path_that_cannot_be_written_is_said(tmp_path):
         pass
     with pytest.raises(UserError, match="cannot be written"), atomic_path(tmp_path / "out"):
         pass  # nothing was written
+
+
+def test_errors_that_have_nothing_to_do_with_the_path_pass_through(tmp_path):
+    for error in (ConnectionResetError("peer"), FileNotFoundError(2, "none", str(tmp_path / "other"))):
+        with pytest.raises(type(error)), atomic_path(tmp_path / "out"):
+            raise error
+    for error in (OSError(errno.ENOSPC, "no room"), PermissionError(13, "no", str(tmp_path / "out"))):
+        with pytest.raises(UserError, match="out: cannot be written"), atomic_path(tmp_path / "out"):
+            raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_put_back_where_its_replacement_was_killed(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "inner").write_text("old")
+    real, renamed = os.replace, []
+
+    def killed_at_the_second(source, target):
+        renamed.append(target)
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.mkdir()
+    monkeypatch.setattr(os, "replace", real)
+    assert not path.exists()
+    with atomic_path(path) as temporary:
+        assert (path / "inner").read_text() == "old"
+        temporary.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] and not list(path.iterdir())
 
 
 def test_a_digest_is_of_content_and_names(tmp_path):
