@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
 from entry.errors import UserError, run_command
@@ -178,6 +179,16 @@ def test_elsewhere_a_pointer_stays_until_the_next_run(tracking_uri, monkeypatch)
     assert resolve_run_id(one.run_id) == one.run_id
 
 
+def test_a_resumed_run_is_pointed_to(tracking_uri, monkeypatch):
+    with start_run("train", "first") as first:
+        pass
+    outer = outer_run(monkeypatch, "0")
+    with start_run("train", "first", run_id=first.run_id):
+        assert "MLFLOW_RUN_ID" not in os.environ
+    assert resolve_run_id(outer) == first.run_id
+    assert MlflowClient().get_run(outer).info.run_name.startswith(f"see run {first.run_id[:8]}")
+
+
 def test_an_explicit_experiment_wins(tracking_uri, monkeypatch):
     outer_run(monkeypatch, MlflowClient().create_experiment("mine"))
     with start_run("train", "one", experiment="other"):
@@ -306,6 +317,35 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
     assert run.inputs.dataset_inputs[0].dataset.name == "d"
     assert Path(MlflowClient().download_artifacts(tracker.run_id, "report.txt")).read_text() == "report"
     assert list(Path("outputs/unsent").iterdir()) == []
+
+
+def test_what_waited_and_is_then_refused_costs_nothing_else(tracking_uri, outage, monkeypatch, caplog):
+    sent = runs.perform
+
+    def refusing(client, run_id, action):
+        if not outage.down and "bad" in action.get("values", ()):
+            raise MlflowException("no such metric", error_code=INVALID_PARAMETER_VALUE)
+        sent(client, run_id, action)
+
+    monkeypatch.setattr(runs, "perform", refusing)
+    with start_run("train", "x") as tracker:
+        outage.down = True
+        tracker.text("report", "report.txt")
+        tracker.metrics({"bad": 1.0})
+        tracker.metrics({"good": 2.0})
+        outage.down = False
+    run = MlflowClient().get_run(tracker.run_id)
+    assert run.info.status == "FINISHED" and run.data.metrics == {"good": 2.0}
+    assert f"left out of run {tracker.run_id}: metrics bad" in caplog.text
+    assert Path(MlflowClient().download_artifacts(tracker.run_id, "report.txt")).read_text() == "report"
+    assert not list(Path("outputs/unsent").iterdir()), "nothing waits, so no copy is kept"
+
+
+def test_an_error_is_told_even_where_the_store_refuses_its_run(tracking_uri, caplog):
+    with pytest.raises(ZeroDivisionError), start_run("train", "x") as tracker:
+        MlflowClient().delete_run(tracker.run_id)
+        raise ZeroDivisionError
+    assert "refuses" in caplog.text
 
 
 @pytest.mark.parametrize(

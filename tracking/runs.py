@@ -66,7 +66,8 @@ class MlflowTracker:
 
     While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the
     server is back; nothing raises, so that training goes on. What is left when the run ends goes to a file for
-    ``python -m tracking.resend``. A request that the server refuses is a :class:`UserError`.
+    ``python -m tracking.resend``. A request that the server refuses is a :class:`UserError`; one that had to wait, and that
+    the server refuses when it is back, is named in the log, and the others are sent.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
@@ -173,7 +174,10 @@ class MlflowTracker:
                 perform(self.client, self.run_id, each)
             except STORE_ERRORS as error:
                 if not is_outage(error):
-                    self._unsent = self._unsent[done:]
+                    if each is not action:
+                        logger.error("refused and left out of run %s: %s (%s)", self.run_id, _said(each), store_error(error))
+                        continue
+                    self._all_sent()
                     raise store_error(error) from error
                 if not self._unsent:
                     logger.warning("%s; going on, and sending later", store_error(error))
@@ -182,15 +186,24 @@ class MlflowTracker:
                 self._retry_at = time.monotonic() + self._retry_after
                 self._retry_after = min(2 * self._retry_after, _RETRY_SECONDS_MOST)
                 return
+        self._all_sent()
+
+    def _all_sent(self) -> None:
+        """Nothing waits any more."""
         if self._unsent:
-            logger.warning("the tracking server is back: %d entries sent", len(self._unsent))
-            self._unsent = []
-            self._retry_after = _RETRY_SECONDS
+            logger.warning("the tracking server is back: the entries that waited are sent")
+            shutil.rmtree(self._kept_files(), ignore_errors=True)
+        self._unsent = []
+        self._retry_after = _RETRY_SECONDS
+
+    def _kept_files(self) -> Path:
+        """Where copies of files lie that wait to be sent."""
+        return UNSENT_FOLDER / f"{self.run_id}.files"
 
     def _keep(self, action: dict[str, Any]) -> None:
         if action["action"] == "artifact":
             path = Path(action["path"])
-            copy = (UNSENT_FOLDER / f"{self.run_id}.files" / uuid.uuid4().hex[:8] / path.name).resolve()
+            copy = (self._kept_files() / uuid.uuid4().hex[:8] / path.name).resolve()
             copy.parent.mkdir(parents=True)
             if path.is_dir():
                 shutil.copytree(path, copy)
@@ -198,6 +211,12 @@ class MlflowTracker:
                 shutil.copy2(path, copy)
             action = {**action, "path": str(copy)}
         self._unsent.append(action)
+
+
+def _said(action: Mapping[str, Any]) -> str:
+    """An action in a few words: what it is, and the names or the file that it is about."""
+    about = action.get("path") or ", ".join(map(str, action.get("values", ()))) or action.get("status", "")
+    return f"{action['action']} {about}"
 
 
 def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> None:
@@ -293,16 +312,24 @@ def start_run(
     try:
         yield tracker
     except KeyboardInterrupt:
-        tracker.end("KILLED")
+        _end(tracker, "KILLED")
         raise
     except SystemExit as error:
-        tracker.end("FAILED" if error.code else "FINISHED")
+        _end(tracker, "FAILED" if error.code else "FINISHED")
         raise
     except BaseException as error:
-        tracker.tags({"error": " ".join(f"{type(error).__name__}: {error}".split())})
-        tracker.end("FAILED")
+        _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
         raise
     tracker.end("FINISHED")
+
+
+def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> None:
+    """Ends a run because of an error, which is what the user must see, even where the store refuses this."""
+    for say in (lambda: tracker.tags(tags) if tags else None, lambda: tracker.end(status)):
+        try:
+            say()
+        except UserError as error:
+            logger.error("run %s: %s", tracker.run_id, error)
 
 
 def child_runs(parent_run_id: str) -> Step:
@@ -333,6 +360,9 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
     if run_id is not None:
         run = client.get_run(run_id)
         client.update_run(run_id, status="RUNNING")
+        outer = _outer_run(client)
+        if outer is not None and outer.info.run_id != run_id:
+            _leave_pointer(client, outer, run)
         return run
     if parent_run_id is not None:
         parent = client.get_run(parent_run_id)
