@@ -178,6 +178,15 @@ def test_least_energy_with_pairs_that_were_not_proposed():
     assert least_energy(unlikely, seq, 0.1, 0.02).tolist() == least_energy(nothing, seq, 0.1, 0.02).tolist()
 
 
+def test_a_proposed_pair_is_never_worth_less_than_one_that_was_not():
+    """Four pairs of probability 1e-6 would cost more than the helix gains; as unproposed ones of 0.02 they do not."""
+    seq = "GGGGAAAACCCC"
+    i = np.arange(4, dtype=np.int32)
+    doubted = PairProbabilities(len(seq), i, 11 - i, np.full(4, 1e-6))
+    assert len(least_energy(doubted, seq, 0.1, 0.02)) == 4
+    assert len(least_energy(doubted, seq, 0.5, 0.0)) == 0
+
+
 def test_least_energy_refuses_another_length():
     with pytest.raises(ValueError, match="5 bases for probabilities of 9"):
         least_energy(PairProbabilities(9, *np.zeros((2, 0), np.int32), np.zeros(0)), "GGGGG", 0.2)

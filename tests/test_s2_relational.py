@@ -132,6 +132,8 @@ def strands_of(b) -> set[int]:
     [
         ((STEM, 0, 40, 3, 3), (STEM, 5, 30, 3, 3), "outside", 2 + 7),
         ((STEM, 5, 30, 3, 3), (STEM, 0, 40, 3, 3), "inside", 2 + 7),
+        ((STEM, 0, 40, 3, 3), (STEM, 4, 37, 3, 3), "outside", 1 + 0),
+        ((STEM, 5, 31, 3, 3), (STEM, 0, 40, 3, 3), "inside", 2 + 6),
         ((STEM, 0, 10, 3, 3), (STEM, 11, 30, 3, 3), "apart", 0),
         ((STEM, 20, 30, 3, 3), (STEM, 0, 10, 3, 3), "apart", 9),
         ((STEM, 0, 20, 5, 5), (STEM, 1, 19, 3, 3), "overlap", 0),  # the same pairs, fewer

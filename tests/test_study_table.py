@@ -35,6 +35,20 @@ def test_rows_are_compared_with_themselves():
     assert row_difference(both_seeds, rows_of(base, 1))["difference"] == pytest.approx(0.1), "the common seed alone"
 
 
+def test_the_interval_is_over_transcripts_not_rows():
+    """Rows of one group that all differ alike say no more than one row: the interval is as wide as with one row of each."""
+    rng = np.random.default_rng(0)
+    by_group = rng.normal(0, 0.05, 25)
+
+    def width(rows_per_group: int) -> float:
+        group = np.repeat(np.arange(25), rows_per_group)
+        base = rows_of(np.full(len(group), 0.7)).assign(group=group)
+        result = row_difference(base.assign(auroc=0.7 + by_group[group]), base)
+        return result["high"] - result["low"]
+
+    assert width(8) == pytest.approx(width(1), rel=0.1)
+
+
 def test_other_rows_are_not_compared():
     base = rows_of(np.linspace(0.5, 0.9, 40))
     for other in (base.iloc[:30], base.assign(source_row=base["source_row"] + 1), base.assign(seed=7)):
