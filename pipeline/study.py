@@ -34,7 +34,7 @@ from pipeline.study_table import FIGURES, markdown, summary
 from s2.config import FeatureConfig
 from s2.rules import composition
 from tracking.runs import MlflowTracker, start_run
-from tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table
+from tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_commit, run_figures, study_table
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {"why_is_the_baseline_high": ROOT / "notebooks" / "why_is_the_baseline_high.ipynb"}
 """Report of each study that has one, by the study's name."""
 PARTS = ("train", "val", "test")
+COMMIT_LENGTH = 7
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,9 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
             continue
         figures = run_figures(done[child])
         identity = {"variant": child.variant.name, "seed": child.seed}
+        origin = {"run_id": done[child], "git_commit": run_commit(done[child])}
         lines.append(
-            identity | {"run_id": done[child]} | {column: figures.get(name, float("nan")) for column, name in FIGURES.items()}
+            identity | origin | {column: figures.get(name, float("nan")) for column, name in FIGURES.items()}
         )
         for part in PARTS if child.config.split.test_share else PARTS[:2]:
             rows = study_table(done[child], f"rows/{part}_rows.csv")
@@ -216,7 +218,7 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
         ):
             frame.to_csv(Path(folder) / name, index=False)
             tracker.artifact(Path(folder) / name)
-        (Path(folder) / "study.md").write_text(markdown(table), encoding="utf-8")
+        (Path(folder) / "study.md").write_text(markdown(table) + commits(runs), encoding="utf-8")
         tracker.artifact(Path(folder) / "study.md")
         tracker.metrics({f"{variant}/val/auroc": value for variant, value in table["val"].items()})
         tracker.metrics({f"{variant}/test/auroc": value for variant, value in table["test"].items()})
@@ -228,6 +230,16 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
                 if page.is_file():
                     tracker.artifact(page)
     return table
+
+
+def commits(runs: pd.DataFrame) -> str:
+    """At which commits the runs of a study (``git_commit``) were made, as a line of Markdown."""
+    counts = runs["git_commit"].value_counts()
+    said = ", ".join(f"{commit[:COMMIT_LENGTH]} ({count})" for commit, count in counts.items())
+    if len(counts) > 1:
+        logger.warning("runs of %d commits stand in one table: %s; they compare only if nothing they use has changed",
+                       len(counts), said)
+    return f"\nRuns by commit: {said}.\n"
 
 
 def main(argv: Sequence[str] | None = None) -> StudyReport:

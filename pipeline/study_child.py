@@ -15,7 +15,7 @@ from pipeline.study_config import Child
 from pipeline.train import log_evaluations, run_train
 from rna.boxes import ragged_take
 from s2.rules import rule_scores
-from s2.training import evaluation, split_rows
+from s2.training import drawn_share, evaluation, split_rows
 from tracking.runs import start_run
 from tracking.studies import CHILD_STAGE, DIGEST, STUDY
 
@@ -53,7 +53,8 @@ def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) 
         data = prepared.data
         parts = dict(zip(("train", "val", "test"), split_rows(data, config.split, config.seed), strict=True))
         seqs = sequences(prepared) if child.variant.scorer == "energy" else ()
-        scores = rule_scores(child.variant.scorer, data, parts["train"], seqs=seqs, seed=config.seed)
+        learned = drawn_share(parts["train"], config.training.row_share, config.seed)
+        scores = rule_scores(child.variant.scorer, data, learned, seqs=seqs, seed=config.seed)
         evaluations = {
             part: evaluation(data, rows, scores[ragged_take(data.offsets, rows)[0]])
             for part, rows in parts.items() if len(rows)

@@ -13,6 +13,7 @@ from entry.errors import UserError
 from entry.files import file_digest
 from entry.options import Options, load_yaml, unknown_keys, validate
 from pipeline.config import TrainConfig
+from pipeline.open_models import open_model
 from pipeline.prepare import content_key
 from s2.features import GEOMETRY
 from s2.rules import NEEDS_COLUMNS, NEEDS_GEOMETRY, Rule
@@ -125,10 +126,13 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     digests: dict[str, str] = {}
     children = []
     for variant, config in (pair for each in rounds for pair in each):
-        table = config.data.in_file
+        table, start = config.data.in_file, config.start
         if table not in digests:
             digests[table] = file_digest(table)
-        children.append(Child(variant, config.seed, config, child_digest(variant.scorer, config, digests[table])))
+        if start and start not in digests:
+            digests[start] = open_model(start, file_digest)
+        digest = child_digest(variant.scorer, config, digests[table], digests.get(start, ""))
+        children.append(Child(variant, config.seed, config, digest))
     by_digest: dict[str, Child] = {}
     for child in children:
         other = by_digest.setdefault(child.digest, child)
@@ -139,10 +143,13 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     return children
 
 
-def child_digest(scorer: str, config: TrainConfig, table_digest: str) -> str:
-    """What a run's result depends on, as a short text: names and paths have no part in it."""
+def child_digest(scorer: str, config: TrainConfig, table_digest: str, start_digest: str = "") -> str:
+    """What a run's result depends on, as a short text: names and paths have no part in it.
+
+    ``start_digest`` is that of the model whose weights training begins with, where there is one.
+    """
     decisive = config.model_dump(mode="json", exclude={"name", "registered_name", "experiment", "resume", "data"})
-    return content_key(step="study", scorer=scorer, source=table_digest, config=decisive)
+    return content_key(step="study", scorer=scorer, source=table_digest, config=decisive | {"start": start_digest})
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

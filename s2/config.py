@@ -48,7 +48,8 @@ class SplitConfig(Options):
     """Which rows train the network, which validate it, and which are put aside to test it once."""
 
     by: Literal["order", "group"] = Field(
-        "group", description="order: the first rows train; group: no transcript (or similar sequence) on both sides"
+        "group", description="order: the first rows train; group: no transcript on both sides, and of rows without"
+        " transcript_id no similar sequence"
     )
     train_share: float = Field(0.8, gt=0, lt=1, description="share that trains of the rows that are not put aside")
     test_share: float = Field(0.0, ge=0, lt=1, description="share of the rows put aside: they neither train nor validate")
@@ -115,7 +116,10 @@ class TrainingConfig(Options):
 
     epoch: int = Field(50, ge=1, description="passes over the training rows")
     batch_size: int = Field(2, ge=1, description="rows in a batch")
-    max_boxes: int = Field(0, ge=0, description="rows with more boxes do not train; 0: no limit")
+    max_boxes: int = Field(
+        0, ge=0, description="rows with more boxes do not train a network (rules of a study learn from them all the same); "
+        "0: no limit"
+    )
     row_share: float = Field(
         1.0, gt=0, le=1, description="share of the training rows that train, drawn at random, for learning curves; a smaller "
         "share is a part of a larger one"

@@ -77,7 +77,7 @@ def fake_run(folder: Path, model: str, auroc: np.ndarray, parent: str | None = N
     features = "sequence_encoding" if model == "lstm_attn" else model
     tags = {"model": model, "features": features}
     with start_run("train", f"train {model}", tags=tags, parent_run_id=parent) as tracker:
-        tracker.params({"data": {"in_file": "data/sample_simulated_s1.parquet"}, "network": SIZE, "training": {"epoch": 50}})
+        tracker.params({"data": {"in_file": "data/sample_s1.parquet"}, "network": SIZE, "training": {"epoch": 50}})
         for epoch in range(3):
             tracker.metrics({f"{p}/{n}": 0.5 + epoch / 10 for p in ("train", "val") for n in ("loss", "auroc")}, step=epoch)
         figures = {f"best/{p}/{n}": float(np.nanmean(auroc)) for p in ("train", "val")
@@ -115,7 +115,6 @@ def test_training_runs_are_the_newest_of_each_model_or_a_parents_children(tmp_pa
     assert dict(training_runs("rna-s2")["run_id"]) == children | {"baseline": newer}
     of_parent = training_runs("ignored", parent.run_id)
     assert dict(of_parent["run_id"]) == children
-    assert of_parent["simulated"].all()
     assert list(run_rows(newer, "val")["auroc"]) == [0.6] * 5
     with pytest.raises(UserError, match="keeps no rows/val_other"):
         run_rows(newer, "val", "other")
@@ -144,7 +143,7 @@ def test_notebook_reports_from_mlflows_default_store(tmp_path, tracking_uri, mon
     page = tmp_path / "report.html"
     run_notebook(NOTEBOOK, page, environment={})
     text = page.read_text(encoding="utf-8")
-    assert "within 3 standard errors of 0.5" in text and "proposals of this table are simulated" in text
+    assert "within 3 standard errors of 0.5" in text
     assert re.search(r"the LSTM \(lstm_attn\) is 0\.0\d+ higher.*: the sequence helps\.", text)
     assert len(re.findall('<img[^>]+src="data:image/png;base64', text)) == 2
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", text), "the page loads nothing from the network"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,19 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from boxtables.read import read_table
+from boxtables.table import Ragged
 from entry.errors import UserError
 from entry.options import load_yaml
 from entry.tracker import MemoryTracker
 from pipeline import main as main_module
 from pipeline import make_sample, train
-from rna.boxes import keys
+from rna.boxes import Boxes, keys
 from s1 import propose_main
 from s1.config import NetworkConfig
 from s1.model import save_network
 from s1.network import ProposalNetwork
 from s1.prepare import proposals_file, segments_file
 from s1.selection import SelectionOptions
-from s1.simulate import with_simulated_proposals
 from s1.synthetic import random_transcripts
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
@@ -55,15 +56,24 @@ def children(run_id: str) -> list:
     return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["start_time ASC"])
 
 
-def simulated(table, network, selection, inference, seconds, progress):
-    """In place of a trained network's proposals: ones that find every target box of many rows."""
+def found_and_moved(table, network, selection, inference, seconds, progress):
+    """In place of a trained network's proposals: every target box, and the same one base to the right where that is inside."""
     seconds |= {"network": 0.0, "proposals": 0.0}
-    return with_simulated_proposals(table, seed=0)
+    t = table.targets
+    columns = np.stack([np.tile(c, 2) for c in (t.row, t.type, t.bb_x, t.bb_y, t.siz_x, t.siz_y)])
+    probability = np.repeat([0.8, 0.3], len(t))
+    columns[2:4, len(t):] += 1
+    inside = columns[3] < table.lengths[columns[0]]
+    order = np.flatnonzero(inside)[np.lexsort(columns[::-1][:, inside])]
+    row, *of_box = columns[:, order]
+    one_each = Ragged(probability[order], np.arange(len(order) + 1))
+    boxes = Boxes(np.searchsorted(row, np.arange(table.rows + 1)), *of_box)
+    return replace(table, proposals=boxes, prob_sm=one_each, prob_sl=one_each)
 
 
 def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri, monkeypatch):
     fasta, network = inputs
-    monkeypatch.setattr(propose_main, "with_proposals", simulated)
+    monkeypatch.setattr(propose_main, "with_proposals", found_and_moved)
     monkeypatch.setattr(main_module, "MODELS", ("baseline", "shuffle_label"))
     monkeypatch.setattr(main_module, "run_notebook", lambda notebook, page, environment: page.write_text("compared"))
     arguments = ["--transcripts", fasta, "--model", network, "--epochs", "1"]
@@ -87,7 +97,7 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
 
 def test_one_training_takes_transcripts_in_place_of_its_config_s_table(inputs, tracking_uri, monkeypatch):
     fasta, network = inputs
-    monkeypatch.setattr(propose_main, "with_proposals", simulated)
+    monkeypatch.setattr(propose_main, "with_proposals", found_and_moved)
     report = train.main(["--config", str(DEBUG), "--transcripts", fasta, "--model", network, "--epochs", "1"])
     assert [r.data.tags["stage"] for r in children(report.run_id)] == ["segments", "propose"]
 

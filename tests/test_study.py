@@ -52,7 +52,7 @@ RULES = [
 def sliced(tmp_path_factory) -> Path:
     table = read_table(ROOT / SAMPLE).table
     shortest = np.sort(np.argsort(table.lengths, kind="stable")[:ROWS])
-    path = tmp_path_factory.mktemp("slice") / "slice_of_simulated.parquet"
+    path = tmp_path_factory.mktemp("slice") / "slice.parquet"
     write_table(table.take_rows(shortest), path)
     return path
 
@@ -97,6 +97,8 @@ def test_a_study_keeps_its_runs_tables_and_report_and_runs_nothing_twice(trackin
         assert table.loc[name, "test"] == pytest.approx(metrics["test/auroc"])
         assert client.get_run(children[child]).data.tags["stage"] == "study_child"
     assert table.loc["no_type", "test_difference"] == pytest.approx(table.loc["no_type", "test"] - table.loc["scaled", "test"])
+    (commit,) = set(study_table(report.run_id, "runs.csv")["git_commit"])
+    assert f"Runs by commit: {commit[:7]} (3)." in Path(client.download_artifacts(report.run_id, "study.md")).read_text()
     rows = study_table(report.run_id, "rows.csv")
     assert set(rows["part"]) == {"train", "val", "test"} and len(set(rows.groupby("variant").size())) == 1
     tests = [set(own["source_row"]) for _, own in rows[rows["part"] == "test"].groupby("variant")]
@@ -104,7 +106,6 @@ def test_a_study_keeps_its_runs_tables_and_report_and_runs_nothing_twice(trackin
 
     page = Path(client.download_artifacts(report.run_id, "why_is_the_baseline_high.html")).read_text(encoding="utf-8")
     assert "The network that sees type, place and size of all boxes of a row scores" in page
-    assert "proposals of this table are simulated" in page
     assert len(re.findall('<img[^>]+src="data:image/png;base64', page)) >= 3
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page), "the page loads nothing from the network"
     assert "application/vnd.jupyter.stderr" not in re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL), "no warnings"
@@ -228,6 +229,21 @@ def test_the_shipped_study_holds_together(tmp_path):
     assert all(child.config.split.test_share == 0.1 and child.config.registered_name is None for child in children)
     moved = validate(StudyConfig, load_yaml(FULL) | {"in_file": str(ROOT / SAMPLE), "cache_dir": "elsewhere"}, str(FULL))
     assert [child.digest for child in resolve(moved, FULL)] == [child.digest for child in children]
+
+
+def test_a_run_is_known_by_the_weights_it_begins_with_and_not_by_their_place(tmp_path):
+    def digests(start: Path) -> list[str]:
+        values = load_yaml(FULL) | {"in_file": str(ROOT / SAMPLE)}
+        values["overrides"]["start"] = str(start)
+        return [child.digest for child in resolve(validate(StudyConfig, values, str(FULL)), FULL)]
+
+    for name, weights in (("one", b"1"), ("same", b"1"), ("other", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(weights)
+    one, same, other = (digests(tmp_path / name) for name in ("one", "same", "other"))
+    assert one == same and not set(one) & set(other)
+    with pytest.raises(UserError, match="absent: no such folder"):
+        digests(tmp_path / "absent")
 
 
 def test_the_notebook_is_committed_without_outputs():

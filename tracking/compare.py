@@ -26,8 +26,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
 
     Returns:
         One row per model, index ``model``: ``run_id``, ``name``, ``features``, ``in_file`` (the table, or the transcripts),
-        ``simulated`` (whether the run's inputs are named so), every parameter in force (``network.n_dim``, text) and every
-        metric (``best/val/auroc``).
+        every parameter in force (``network.n_dim``, text) and every metric (``best/val/auroc``).
 
     Raises:
         UserError: there is no such experiment or no such run in it, or the tracking store cannot be reached.
@@ -51,7 +50,8 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
     for run in runs:
         rows.setdefault(run.data.tags["model"], {
             "run_id": run.info.run_id, "name": run.info.run_name, "features": run.data.tags.get("features", ""),
-            **_inputs(run), **_params(run), **run.data.metrics,
+            "in_file": _params(run).get("data.in_file") or _params(run).get("data.transcripts", ""),
+            **_params(run), **run.data.metrics,
         })
     if not rows:
         raise UserError(f"experiment '{experiment}' has no finished training; run: mlflow run .")
@@ -74,13 +74,6 @@ def _params(run: Run) -> dict[str, str]:
     """The parameters in force: a tag ``used.NAME`` stands for one that could not be changed."""
     used = {k.removeprefix(USED): v for k, v in run.data.tags.items() if k.startswith(USED)}
     return {**run.data.params, **used}
-
-
-def _inputs(run: Run) -> dict[str, object]:
-    given = _params(run)
-    in_file = given.get("data.in_file") or given.get("data.transcripts", "")
-    names = [in_file, *(entry.dataset.name for entry in run.inputs.dataset_inputs)]
-    return {"in_file": in_file, "simulated": any("simulated" in name for name in names)}
 
 
 def run_rows(run_id: str, part: str, what: str = "rows") -> pd.DataFrame:

@@ -85,6 +85,18 @@ def run_figures(run_id: str) -> dict[str, float]:
         raise store_error(error) from error
 
 
+def run_commit(run_id: str) -> str:
+    """The git commit that a run was made at; ``unknown`` outside git.
+
+    Raises:
+        UserError: the run is unknown, or the tracking store cannot be reached.
+    """
+    try:
+        return open_client().get_run(run_id).data.tags.get("git_commit", "unknown")
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
+
+
 def newest_study(experiment: str) -> str:
     """Run id of the newest finished study of an experiment.
 
