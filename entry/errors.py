@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """Something the user can mend. Its text is one line: what is wrong, in which file and row, what to do."""
 
 
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """SIGTERM raises :class:`SystemExit` in the block, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
     """Run ``main(argv)`` as a command: a :class:`UserError` becomes one line on stderr and exit status 1.
 
-    Environment variable ``RNA_S2_TRACEBACK=1`` shows the traceback as well, for reports of defects.
+    Environment variable ``RNA_S2_TRACEBACK=1`` shows the traceback as well, for reports of defects. SIGTERM, by which batch
+    systems and containers end a process, ends the command in order: temporary files are removed, and its run is told.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        main(argv)
+        with _terminated_in_order():
+            main(argv)
     except UserError as error:
         if os.environ.get("RNA_S2_TRACEBACK") == "1":
             raise

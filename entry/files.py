@@ -29,10 +29,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     When the block raises, what was written is removed and ``path`` is as it was. A folder takes two renames; where the
     process was killed between them, the next call for the same path begins by putting the old folder back.
 
+    A folder is replaced by a folder only. Where ``path`` is a link, what it points to is replaced.
+
     Raises:
-        UserError: ``path`` or what belongs to it cannot be written. Other errors of the block pass through as they are.
+        UserError: ``path`` or what belongs to it cannot be written, or it is a folder and what was written is a file. Other
+            errors of the block pass through as they are.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +44,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path.parent}: cannot be made ({error.strerror}); choose another output path") from error
     try:
         yield temporary
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir():
+            if not temporary.is_dir():
+                raise UserError(f"{path}: is a folder; choose another output path")
             old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_OLD}")
             os.replace(path, old)
             os.replace(temporary, path)

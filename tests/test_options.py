@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
+from pydantic import Field
 
-from entry.errors import UserError
+from entry.errors import UserError, run_command
 from entry.files import atomic_path, file_digest
-from entry.options import parse
+from entry.options import Options, check_outputs, parse
 from pipeline.config import SAMPLE, TrainConfig
 from pipeline.train import INSTEAD, OVERRIDES
 
@@ -123,6 +125,39 @@ def test_a_wrong_value_of_the_command_line_is_not_blamed_on_the_file(config):
     assert "my.yaml" not in message and "parameter epochs" in message and "got 'many'" in message
 
 
+class Lists(Options):
+    counts: tuple[int, ...] = Field((1,), min_length=1, description="whole numbers")
+    names: tuple[str, ...] = Field((), description="names")
+
+
+def test_a_wrong_item_of_a_list_is_one_complaint_about_its_source(config):
+    def said(*arguments: str) -> str:
+        with pytest.raises(UserError) as caught:
+            parse(Lists, arguments, command="count", description="", config_option="config")
+        return str(caught.value)
+
+    message = said(*config("names: [a]\n"), "--counts", "x")
+    assert message.startswith("command count, parameter counts: 'counts.0': Input should be a valid integer")
+    assert message.endswith("(got 'x')") and ";" not in message
+    assert said("--counts", "x,1,y").count(";") == 1
+    assert "at least 1 item" in said("--counts", ",")
+
+
+def test_outputs_are_no_folders_and_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("in.csv")
+    check_outputs({"out_file": "out.csv", "rejects_file": ""}, {"in_file": "in.csv", "transcripts": ""})
+    for path in ("there", ".", ".."):
+        with pytest.raises(UserError, match=r": is a folder; choose another out_file$"):
+            check_outputs({"out_file": path})
+    for path in ("in.csv", "there/../in.csv", str(tmp_path / "in.csv"), "link"):
+        with pytest.raises(UserError, match=r": is both in_file and out_file; choose another out_file$"):
+            check_outputs({"out_file": path}, {"in_file": "in.csv"})
+    with pytest.raises(UserError, match="is both out_file and the rejects of x_file; choose another x_file"):
+        check_outputs({"out_file": "a", "the rejects of x_file": "./a"})
+
+
 def test_an_override_does_not_hide_a_broken_section(config):
     assert "'training' must hold keys and values, not int" in refused(*config("training: 5\n"), "--epochs", "3")
 
@@ -215,6 +250,33 @@ def test_errors_that_have_nothing_to_do_with_the_path_pass_through(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["base_v1.2", "a/b", "a:b", "", "'a'"])
+def test_names_that_the_registry_refuses_are_refused_before_any_work(config, name):
+    for key in ("name", "registered_name"):
+        assert f"'{key}'" in refused(*config(f'{key}: "{name}"\n'))
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="out: is a folder"), atomic_path(tmp_path / "out") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_link_points_to_is_replaced_and_dots_are_followed(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for path in (tmp_path / "link", tmp_path / "there" / ".." / "there"):
+        with atomic_path(path) as temporary:
+            temporary.mkdir()
+            (temporary / "new").write_text(str(path))
+        assert (tmp_path / "there" / "new").read_text() == str(path) and (tmp_path / "link").is_symlink()
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(UserError, match="there: is a folder"), atomic_path(".") as temporary:
+        temporary.write_text("new")
+
+
 def test_a_folder_is_put_back_where_its_replacement_was_killed(tmp_path, monkeypatch):
     path = tmp_path / "out"
     with atomic_path(path) as temporary:
@@ -237,6 +299,19 @@ def test_a_folder_is_put_back_where_its_replacement_was_killed(tmp_path, monkeyp
         assert (path / "inner").read_text() == "old"
         temporary.mkdir()
     assert [p.name for p in tmp_path.iterdir()] == ["out"] and not list(path.iterdir())
+
+
+def test_sigterm_ends_a_command_in_order(tmp_path):
+    def main(argv):
+        with atomic_path(tmp_path / "out") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, [])
+    assert ended.value.code == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_digest_is_of_content_and_names(tmp_path):
