@@ -179,6 +179,35 @@ def test_elsewhere_a_pointer_stays_until_the_next_run(tracking_uri, monkeypatch)
     assert resolve_run_id(one.run_id) == one.run_id
 
 
+def test_only_a_run_of_the_same_stage_is_gone_on_with(tracking_uri):
+    with start_run("predict", "first") as first:
+        pass
+    with pytest.raises(UserError, match=f"run {first.run_id} is a run of predict, not of train"), \
+            start_run("train", "x", run_id=first.run_id):
+        pass
+    run = MlflowClient().get_run(first.run_id)
+    assert run.data.tags["stage"] == "predict" and run.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(("figures", "status"), [(False, "FINISHED"), (True, "FAILED")])
+def test_a_run_keeps_its_status_where_going_on_fails_before_any_figure(tracking_uri, figures, status):
+    with start_run("train", "first") as first:
+        pass
+    with pytest.raises(UserError, match="the table has changed"), start_run("train", "x", run_id=first.run_id) as again:
+        if figures:
+            again.metrics({"loss": 1.0})
+        raise UserError("the table has changed")
+    run = MlflowClient().get_run(first.run_id)
+    assert run.info.status == status and ("error" in run.data.tags) == figures
+
+
+@pytest.mark.parametrize("name", ["tool/../../f1", "a//b", "x" * 300 + "/f1", "50 %/f1", "tool/$x_{$/f1", "./a"])
+def test_every_name_of_a_figure_is_taken(tracking_uri, name):
+    with start_run("evaluate", "x") as tracker:
+        tracker.metrics({name: 1.0})
+    assert list(MlflowClient().get_run(tracker.run_id).data.metrics.values()) == [1.0]
+
+
 def test_a_resumed_run_is_pointed_to(tracking_uri, monkeypatch):
     with start_run("train", "first") as first:
         pass

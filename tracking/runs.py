@@ -55,6 +55,7 @@ _REFUSED_IN_NAMES = re.compile(r"[^\w\-. /]", re.ASCII)
 _METRICS_PER_BATCH = 1000
 _ITEMS_PER_BATCH = 100
 _PARAM_LENGTH = 6000
+_NAME_LENGTH = 250
 _TAG_LENGTH = 8000
 _DIGEST_LENGTH = 36
 _RETRY_SECONDS = 30.0
@@ -74,6 +75,8 @@ class MlflowTracker:
         self.client = client
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
+        self.has_figures = False
+        """Whether figures were told to this tracker."""
         self._params = dict(run.data.params)
         self._unsent: list[dict[str, Any]] = []
         self._retry_at = 0.0
@@ -107,6 +110,7 @@ class MlflowTracker:
         """Figures at a step, in one request; NaN and infinite ones are left out, ``%`` in a name is ``percent``."""
         finite = {_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
         if finite:
+            self.has_figures = True
             self._send({"action": "metrics", "values": finite, "step": int(step), "timestamp": _now()})
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
@@ -294,18 +298,21 @@ def start_run(
         experiment: name of the experiment; made where it is not there yet.
         tags: further tags. Git commit and whether files were changed since then are added.
         parent_run_id: makes this run a child.
-        run_id: an existing run to go on with.
+        run_id: an existing run of the same stage to go on with. Where that fails before any figure is told, the run keeps
+            the status that it had.
 
     Raises:
-        UserError: the tracking store cannot be reached, or refuses the run.
+        UserError: the tracking store cannot be reached, or refuses the run; or the run to go on with is of another stage.
     """
     client = open_client()
+    tags = {"stage": stage, **git_tags(), **tags}
     try:
+        before = _status_to_keep(client, run_id, tags["stage"]) if run_id is not None else None
         run = _open_run(client, name, experiment, parent_run_id, run_id)
     except STORE_ERRORS as error:
         raise store_error(error) from error
     tracker = MlflowTracker(client, run)
-    tracker.tags({"stage": stage, **git_tags(), **tags})
+    tracker.tags(tags)
     if run_id is None:
         tracker.text(environment_text(), "environment.txt")
     logger.info("run %s: %s", tracker.run_id, name)
@@ -318,9 +325,25 @@ def start_run(
         _end(tracker, "FAILED" if error.code else "FINISHED")
         raise
     except BaseException as error:
-        _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
+        if before is not None and not tracker.has_figures:
+            _end(tracker, before)
+        else:
+            _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
         raise
     tracker.end("FINISHED")
+
+
+def _status_to_keep(client: MlflowClient, run_id: str, stage: str) -> str | None:
+    """The status of a run that has ended; None of one that has not.
+
+    Raises:
+        UserError: the run is of another stage.
+    """
+    run = client.get_run(run_id)
+    found = run.data.tags.get("stage", stage)
+    if found != stage:
+        raise UserError(f"run {run_id} is a run of {found}, not of {stage}; give the id of one that can be gone on with")
+    return run.info.status if RunStatus.is_terminated(RunStatus.from_string(run.info.status)) else None
 
 
 def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> None:
@@ -521,7 +544,9 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _name(name: str) -> str:
-    return _REFUSED_IN_NAMES.sub("_", name.replace("%", "percent"))
+    """A name that MLflow takes: no other characters than it allows, no part that a path would not keep, not too long."""
+    parts = _REFUSED_IN_NAMES.sub("_", name.replace("%", "percent")).split("/")
+    return "/".join(part if part.strip(".") else "_" * max(len(part), 1) for part in parts)[:_NAME_LENGTH].rstrip("/")
 
 
 def _now() -> int:
