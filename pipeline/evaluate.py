@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,7 +88,8 @@ class Evaluation:
         sequences: one entry per tool and sequence: ``tool, name, family, length, known_pairs, predicted_pairs``, the four
             figures exact and with slack, ``exact`` (the whole structure is as known), ``seconds``, ``structure``.
         summary: one entry per tool and family, and for all sequences (:func:`summarise`).
-        failures: sequences that a tool could not fold: ``tool, name, reason``.
+        failures: sequences that a tool could not fold: ``tool, name, reason``; with an empty ``tool``, records of the file
+            that could not be used.
         absent: tools that are not installed, and why.
     """
 
@@ -334,8 +335,12 @@ def markdown(evaluation: Evaluation) -> str:
     lines += ["", "Intervals: 95 %, bootstrap over sequences; differences are paired by sequence.",
               "Slack 1: a pair may be displaced by one position."]
     lines += [f"Not compared: {name}, {why}." for name, why in evaluation.absent.items()]
-    if len(evaluation.failures):
-        lines.append(f"Left out, because a tool failed: {evaluation.failures['name'].nunique()} sequences (failures.csv).")
+    failures = evaluation.failures
+    of_tools, unusable = failures[failures["tool"] != ""], failures[failures["tool"] == ""]
+    if len(of_tools):
+        lines.append(f"Left out, because a tool failed: {of_tools['name'].nunique()} sequences (failures.csv).")
+    if len(unusable):
+        lines.append(f"Left out, because the file's record cannot be used: {len(unusable)} (failures.csv).")
     return "\n".join(lines) + "\n"
 
 
@@ -358,7 +363,8 @@ def family_figure(summary: pd.DataFrame) -> Figure:
         errors = np.nan_to_num(np.abs(rows[["f1_low", "f1_high"]].to_numpy().T - rows["f1"].to_numpy()))
         axes.bar(at, rows["f1"], width, yerr=errors, error_kw={"linewidth": 0.8}, label=name)
     counts = summary.drop_duplicates("family").set_index("family")["sequences"]
-    axes.set_xticks(np.arange(len(families)), [f"{f}\n{counts[f]}" for f in families], rotation=30, ha="right")
+    labels = [f"{f}\n{counts[f]}" for f in families]
+    axes.set_xticks(np.arange(len(families)), labels, rotation=30, ha="right", parse_math=False)
     axes.set(ylabel="F1 (mean over sequences)", ylim=(0, 1))
     axes.legend(frameon=False, ncols=min(len(tools), 4))
     return figure
@@ -382,6 +388,8 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     Raises:
         UserError: the file or a model cannot be used.
     """
+    if options.out_dir and Path(options.out_dir).exists() and not Path(options.out_dir).is_dir():
+        raise UserError(f"{options.out_dir}: is no folder; give another out_dir")
     found, digest = read_known(options.known)
     models, chain = open_models(options)
     tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
@@ -389,6 +397,13 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     counts = {
         "records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)
     }
+    if found.rejected:
+        first = found.rejected[0]
+        logger.warning("%s: %d records cannot be used, the first at line %d (%s); failures.csv has them all",
+                       options.known, len(found.rejected), first.line, first.reason)
+    if counts["over_max_len"]:
+        logger.warning("%s: %d structures are longer than max_len %d and left out", options.known, counts["over_max_len"],
+                       chain.max_len)
     tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, counts)
     known = drawn(known, options.max_rows, options.seed)
     tools = [own_tool(models, chain), rnafold(), *(tool(name) for name in options.tools)]
@@ -401,6 +416,9 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
         return tqdm(steps, desc=COMMAND, unit=" sequences", total=total, disable=None if progress else True)
 
     evaluation = evaluate(known, tools, options.seed, bar)
+    unusable = pd.DataFrame([("", r.name, f"line {r.line}: {r.reason}") for r in found.rejected],
+                            columns=evaluation.failures.columns)
+    evaluation = replace(evaluation, failures=pd.concat([unusable, evaluation.failures], ignore_index=True))
     _log(options, evaluation, counts, tracker)
     return evaluation
 

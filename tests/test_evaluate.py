@@ -91,6 +91,25 @@ def test_differences_to_rnafold_are_paired_by_hand():
     assert "less RNAfold" not in markdown(evaluate(KNOWN, [answering("x", ANSWERS)]))
 
 
+def test_records_that_cannot_be_used_are_said_and_a_family_may_have_any_name(tmp_path, caplog):
+    s1, s2 = saved_models(tmp_path)
+    named = [replace(KNOWN[0], family="$x_{$"), replace(KNOWN[1], family="../..")]
+    text = formats.format_csv(named) + "bad,A,GGGAAACCC,(((...)),9\n"
+    (tmp_path / "known.csv").write_text(text)
+    options = EvaluateOptions.model_validate({
+        "known": str(tmp_path / "known.csv"), "s1_model": s1, "s2_model": s2, "tools": [],
+        "chain": EVERY_CELL.model_dump(exclude_unset=True),
+    })
+    found = run_evaluate(options, MemoryTracker(), progress=False)
+    (reject,) = found.failures.to_dict("records")
+    assert reject["tool"] == "" and reject["name"] == "bad" and reject["reason"].startswith("line 4: ")
+    assert "1 records cannot be used, the first at line 4" in caplog.text
+    assert "record cannot be used: 1 (failures.csv)" in markdown(found) and "a tool failed" not in markdown(found)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: is no folder"):
+        run_evaluate(options.model_copy(update={"out_dir": str(tmp_path / "file")}), MemoryTracker(), progress=False)
+
+
 def test_names_and_families_need_not_be_told_apart():
     """Tables may name two rows alike, and a family as the summary names all of them."""
     known = [replace(s, name="same", family="all") for s in KNOWN]
