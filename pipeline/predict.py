@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,10 @@ OVERRIDES = {
 
 STRUCTURES, ALTERNATIVES, FAILURES, PAGE = "structures.fa", "alternatives.csv", "failures.csv", "index.html"
 BOXES, BASE_PAIRS, ABOUT = "boxes.parquet", "base_pairs.parquet", "prediction.json"
+DRAWINGS, MAPS, CT, BPSEQ = "svg", "map", "ct", "bpseq"
+WRITTEN = {STRUCTURES, ALTERNATIVES, FAILURES, PAGE, BOXES, BASE_PAIRS, ABOUT, DRAWINGS, MAPS, CT, BPSEQ}
+"""All names that a prediction's folder may hold."""
+
 FORMAT = "rna-s2 prediction, version 1"
 
 BOX_SCHEMA = pa.schema([
@@ -198,13 +202,13 @@ class Writer:
         file_name = self.names.of(prediction.name)
         record = formats.Structure(prediction.name, prediction.seq, best.pairs, "", best.energy)
         if self.options.ct:
-            self._write("ct", f"{file_name}.ct", formats.format_ct([record]))
+            self._write(CT, f"{file_name}.ct", formats.format_ct([record]))
         if self.options.bpseq:
-            self._write("bpseq", f"{file_name}.bpseq", formats.format_bpseq(record))
+            self._write(BPSEQ, f"{file_name}.bpseq", formats.format_bpseq(record))
         drawings: list[str] = []
         if self.page.wants():
             drawings = [structure_svg(prediction), map_svg(prediction)]
-            for kind, drawing in zip(("svg", "map"), drawings, strict=True):
+            for kind, drawing in zip((DRAWINGS, MAPS), drawings, strict=True):
                 self._write(kind, f"{file_name}.svg", drawing)
         self.page.add(prediction, drawings)
 
@@ -251,11 +255,27 @@ def check_out_dir(path: str) -> Path:
     """An output folder that may be made or replaced; to be called before long work.
 
     Raises:
-        UserError: something stands there that is no earlier prediction.
+        UserError: something stands there that is no earlier prediction, or more than that; or it cannot be replaced or looked
+            into.
     """
     out = Path(path)
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / ABOUT).is_file())):
+    try:
+        with suppress(FileNotFoundError):
+            out.stat()  # says of a path what exists() keeps to itself
+        is_other = out.exists() and not out.is_dir()
+        held = {inner.name for inner in out.iterdir()} if out.is_dir() else set()
+        mounted = out.is_mount()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out}: cannot be used ({getattr(error, 'strerror', error)}); give another out_dir") from error
+    if mounted:
+        raise UserError(f"{out}: is a mount point, which cannot be replaced as a whole; give a folder inside it as out_dir")
+    if is_other or (held and ABOUT not in held):
         raise UserError(f"{out}: is there already and holds no prediction; give another out_dir")
+    if held - WRITTEN:
+        raise UserError(
+            f"{out}: holds {', '.join(sorted(held - WRITTEN)[:3])} beside an earlier prediction, which would be lost; "
+            "give another out_dir"
+        )
     return out
 
 

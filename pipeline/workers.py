@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 from entry.errors import UserError
@@ -23,9 +26,9 @@ _Answer = tuple[list[Prediction | Failure], dict[str, float]]
 
 
 def workers_for(sequences: Sequence[formats.Sequence], workers: int) -> int:
-    """How many processes: as asked for, or with 0 as many as there are cores and enough work."""
+    """How many processes: as asked for, at most one per sequence; or with 0 as many as there are cores and enough work."""
     if workers:
-        return workers
+        return min(workers, max(len(sequences), 1))
     cells = sum(len(record.seq) ** 2 for record in sequences)
     return max(1, min(default_workers(), cells // CELLS_PER_WORKER))
 
@@ -56,7 +59,8 @@ def predict_on(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
     try:
         for part in parts:
-            waiting.append(pool.submit(_predict, part))
+            with interrupts_ignored():  # inherited by the processes that this starts, until they are ready (_start)
+                waiting.append(pool.submit(_predict, part))
             if len(waiting) > 2 * workers:
                 yield from _collected(waiting.popleft(), seconds)
         while waiting:
@@ -65,6 +69,19 @@ def predict_on(
         raise UserError("a worker process was killed (for want of memory?); take fewer workers, or a smaller chunk") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C does nothing in the block. Outside of the main thread, which alone has a say in it, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _collected(answer: Future[_Answer], seconds: dict[str, float]) -> list[Prediction | Failure]:
@@ -82,6 +99,7 @@ def _start(models: Models, options: ChainOptions) -> None:
     import torch
 
     global _of_process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
     torch.set_num_threads(1)
     _of_process = models, options
 

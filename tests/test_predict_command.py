@@ -21,7 +21,15 @@ from entry.tracker import MemoryTracker
 from pipeline.chain import Failure, Prediction, predict
 from pipeline.drawings import layout, map_svg, structure_svg
 from pipeline.page import PAGE_BYTES, Page
-from pipeline.predict import CONFIG_OPTION, OPTIONS, OVERRIDES, FileNames, PredictOptions, run_predict
+from pipeline.predict import (
+    CONFIG_OPTION,
+    OPTIONS,
+    OVERRIDES,
+    FileNames,
+    PredictOptions,
+    check_out_dir,
+    run_predict,
+)
 from rna import formats
 from rna.pairs import from_dot_bracket
 from tracking.client import open_client
@@ -200,6 +208,19 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="out: is there already and holds no prediction"):
         run_predict(chosen, MemoryTracker(), progress=False)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years"
+
+
+def test_what_lies_beside_an_earlier_prediction_is_not_lost(tmp_path):
+    chosen = options(tmp_path)
+    run_predict(chosen, MemoryTracker(), progress=False)
+    run_predict(chosen, MemoryTracker(), progress=False)
+    (tmp_path / "out" / "my.fa").write_text(">a\nGGGAAACCC\n")
+    with pytest.raises(UserError, match=r"out: holds my\.fa beside an earlier prediction, which would be lost"):
+        run_predict(chosen, MemoryTracker(), progress=False)
+    assert (tmp_path / "out" / "my.fa").is_file()
+    for path in (str(tmp_path / ("x" * 300)), "a\0b", str(tmp_path / "out" / "my.fa")):
+        with pytest.raises(UserError):
+            check_out_dir(path)
 
 
 def test_what_cannot_be_used_is_told_in_one_line(tmp_path):

@@ -55,4 +55,5 @@ def test_processes_are_for_work_that_is_worth_them(monkeypatch):
     monkeypatch.setattr(workers, "default_workers", lambda: 8)
     few, many = [formats.Sequence("a", "A" * 100)], [formats.Sequence("a", "A" * 1000)] * 7
     assert CELLS_PER_WORKER == 2_000_000
-    assert [workers_for(few, 0), workers_for(many, 0), workers_for(many * 10, 0), workers_for(few, 5)] == [1, 3, 8, 5]
+    assert [workers_for(few, 0), workers_for(many, 0), workers_for(many * 10, 0)] == [1, 3, 8]
+    assert [workers_for(few, 5), workers_for(many, 5), workers_for([], 5)] == [1, 5, 1]
