@@ -98,6 +98,8 @@ class ChainOptions(Options):
 
     @model_validator(mode="after")
     def _fit_together(self) -> ChainOptions:
+        if self.pruning.max_len:
+            raise ValueError("pruning.max_len has no effect here; set max_len beside it")
         if self.k > 1 and self.decoder in ("mea", "energy"):
             raise ValueError(f"k {self.k} needs the decoder exact; {self.decoder} gives one structure")
         if self.decoding.crossing and self.decoder in ("mea", "energy"):
@@ -275,7 +277,7 @@ def _predict_chunk(
     )
     with timed(seconds, "proposals"):
         table = with_proposals(table, models.s1, options.selection, options.inference)
-        table = prune(table, options.pruning.model_copy(update={"max_len": 0})).table
+        table = prune(table, options.pruning).table
         table, left_out = surest(table, options.max_boxes)
     with timed(seconds, "scores"):
         scores = np.concatenate([np.zeros(0), *models.s2.score_table(table)])

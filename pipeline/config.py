@@ -42,6 +42,10 @@ class SourceOptions(Options):
         return values if values.get("in_file") or values.get("transcripts") else {**values, "in_file": SAMPLE}
 
 
+MODEL_NAME = r"^[A-Za-z0-9_ -]+$"
+"""Names of models that MLflow takes in every place."""
+
+
 class DataConfig(SourceOptions):
     """Where the rows come from, and how an S1 table is made of transcripts."""
 
@@ -56,8 +60,10 @@ class DataConfig(SourceOptions):
 class TrainConfig(S2Config):
     """A whole training: data, pruning, features, network, split, augmentation, training."""
 
-    name: str = Field("baseline", min_length=1, description="name of the model, for runs and pictures")
-    registered_name: str | None = Field(None, description="name in the model registry; none registers nothing")
+    name: str = Field("baseline", pattern=MODEL_NAME, description="name of the model, for runs and pictures")
+    registered_name: str | None = Field(
+        None, pattern=MODEL_NAME, description="name in the model registry; none registers nothing"
+    )
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     start: str = Field(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from entry.errors import UserError
 from entry.options import Options, validate
@@ -31,6 +31,13 @@ class ModelOptions(Options):
     )
     s2_model: str = Field(SHIPPED_SCORER, min_length=1, description="stage 2, likewise")
     chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures")
+
+    @model_validator(mode="after")
+    def _one_or_two(self) -> ModelOptions:
+        both = sorted({"s1_model", "s2_model"} & self.model_fields_set)
+        if self.model and both:
+            raise ValueError(f"model has both stages in it; give either model or {' and '.join(both)}")
+        return self
 
 
 MODEL_OVERRIDES = {

@@ -13,7 +13,7 @@ from pydantic import Field
 from entry.errors import run_command
 from entry.options import parse
 from pipeline.chain import save_chain
-from pipeline.config import SAMPLE
+from pipeline.config import MODEL_NAME, SAMPLE
 from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
 
@@ -38,7 +38,7 @@ EXAMPLE = pd.DataFrame({
 class RegisterOptions(ModelOptions):
     """What to register, and what its figure is measured on."""
 
-    registered_name: str = Field("rna-structure", min_length=1, description="name in the registry")
+    registered_name: str = Field("rna-structure", pattern=MODEL_NAME, description="name in the registry")
     known: str = Field(
         SAMPLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
         " champion, so give the same file each time"

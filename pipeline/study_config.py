@@ -19,6 +19,13 @@ from s2.features import GEOMETRY
 from s2.rules import NEEDS_COLUMNS, NEEDS_GEOMETRY, Rule
 from s2.views import column_names
 
+OF_THE_STUDY = {
+    "name": "the name of a variant is beside its overrides", "registered_name": "its runs are not registered",
+    "seed": "give seeds beside the overrides", "experiment": "give the experiment of the study",
+    "resume": "it goes on with unfinished runs by itself",
+}
+"""Keys of a training that a study sets itself, and what to do instead."""
+
 
 class StudyVariant(Options):
     """One line of the study's table."""
@@ -100,6 +107,10 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     ]
     if any(wrong):
         raise UserError("; ".join(filter(None, wrong)))
+    everywhere = {"overrides": study.overrides} | {f"variant {v.name}: overrides": v.overrides for v in study.variants}
+    for where, overrides in everywhere.items():
+        for key in sorted(OF_THE_STUDY.keys() & overrides.keys()):
+            raise UserError(f"{source}: {where}: '{key}' is set by the study; {OF_THE_STUDY[key]}")
     given = {
         "data": {"in_file": study.in_file, "max_rejects": study.max_rejects, "cache_dir": study.cache_dir},
         "training": {"epoch": study.epochs},

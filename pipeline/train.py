@@ -105,6 +105,7 @@ def run_train(
         if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
+        start = open_model(config.start, Scorer.load) if config.start else None
         data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
         prepared = prepare(data, config.pruning, config.features, config.seed, tracker)
         folder = Path(config.data.cache_dir) / "checkpoints" / tracker.run_id
@@ -115,7 +116,6 @@ def run_train(
                     os.replace(fetched, folder / name)
             if not (folder / LAST).is_file():
                 logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
-        start = open_model(config.start, Scorer.load) if config.start else None
         result = train(
             config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
         )

@@ -167,6 +167,13 @@ def test_a_saved_chain_is_the_same(tmp_path):
         load_chain(tmp_path)
 
 
+def test_options_that_would_have_no_effect_are_refused():
+    with pytest.raises(ValueError, match=r"pruning\.max_len has no effect here; set max_len beside it"):
+        ChainOptions.model_validate({"pruning": {"max_len": 3}})
+    with pytest.raises(ValueError, match="give either model or s1_model"):
+        ModelOptions(model="both", s1_model="one")
+
+
 def test_given_options_stand_over_those_of_the_model(tmp_path):
     save_chain(MODELS, EVERY_CELL, tmp_path / "chain", {})
     given = {"model": str(tmp_path / "chain"), "chain": {"decoding": {"min_hairpin": 5}, "k": 2}}

@@ -206,6 +206,8 @@ def variant(**fields: object) -> dict[str, object]:
         ({"variants": []}, r"suite\.yaml: 'variants'"),
         ({"overrides": {"netwrok": {}}}, r"suite\.yaml: overrides: unknown key 'netwrok'"),
         ({"base": "absent.yaml"}, r"absent\.yaml: cannot be read"),
+        (variant(overrides={"seed": 5}), r"suite\.yaml: variant one: overrides: 'seed' is set by the study; give seeds"),
+        ({"overrides": {"resume": "abc"}}, r"suite\.yaml: overrides: 'resume' is set by the study"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_before_any_work(tracking_uri, sliced, changes, said):
