@@ -12,6 +12,7 @@ import gzip
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,12 @@ from rna.pairs import as_pairs, from_dot_bracket, pair_table, to_dot_bracket
 from rna.sequence import illegal_characters
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+"""What no name may hold: control characters, and what else some programs take for the end of a line."""
+
+_BLANKS = re.compile(rf"(?:\t|(?!{_CONTROL.pattern})\s)+")
+"""White space between the words of a header."""
 
 
 class FileError(ValueError):
@@ -87,7 +94,7 @@ class Structures(NamedTuple):
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, plain or gzip (told apart by content), without their ends.
+    """The lines of a text file, plain or gzip (told apart by content), without their ends (CR LF, LF or CR).
 
     Bytes that are not UTF-8 become replacement characters, which no sequence may contain.
 
@@ -105,7 +112,8 @@ def read_lines(path: str | Path) -> list[str]:
             raise FileError(f"{path}: the gzip file is broken or cut short ({error})") from error
         except Exception as error:  # zlib.error derives from Exception alone
             raise FileError(f"{path}: the gzip file is broken ({error})") from error
-    return raw.decode("utf-8-sig", errors="replace").splitlines()
+    lines = raw.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_fasta(path: str | Path) -> Sequences:
@@ -161,8 +169,18 @@ def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
         yield block
 
 
+def _words(text: str, at_most: int = 0) -> list[str]:
+    """Words of a header, parted by white space; there is one at least, which may be empty."""
+    return _BLANKS.split(text.strip(), max(at_most - 1, 0))
+
+
+def _rejected(name: str, line: int, error: ValueError) -> Rejected:
+    """An entry for a bad record, in whose name control characters are spelt out (``\\x1b``)."""
+    return Rejected(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], name), max(line, 1), str(error))
+
+
 class _Names:
-    """Refuses a name that stands twice."""
+    """Refuses a name that stands twice, and one with control characters."""
 
     def __init__(self) -> None:
         self.first_line: dict[str, int] = {}
@@ -170,6 +188,9 @@ class _Names:
     def check(self, name: str, line: int) -> None:
         if not name:
             raise ValueError("the record has no name")
+        control = _CONTROL.search(name)
+        if control:
+            raise ValueError(f"character {control[0]!r} at position {control.start() + 1} of the name is a control character")
         if name in self.first_line:
             raise ValueError(f"the name is already taken by the record at line {self.first_line[name]}")
         self.first_line[name] = line
@@ -186,13 +207,13 @@ def _check_sequence(seq: str) -> None:
 def parse_fasta(lines: Iterable[str]) -> Sequences:
     """Sequences of a FASTA file.
 
-    Rejected: a record without a name or sequence, with a character outside the IUPAC alphabet, or with a name that an
-    earlier record has; text before the first header.
+    Rejected: a record without a name or sequence, with a character outside the IUPAC alphabet, with a control character
+    in its name, or with a name that an earlier record has; text before the first header.
     """
     out = Sequences([], [])
     names = _Names()
     for block in _blocks(lines):
-        name, *description = block.header.split(maxsplit=1) or [""]
+        name, *description = _words(block.header, at_most=2)
         seq = "".join("".join(block.body).split())
         try:
             if not block.line:
@@ -200,7 +221,7 @@ def parse_fasta(lines: Iterable[str]) -> Sequences:
             _check_sequence(seq)
             names.check(name, block.line)
         except ValueError as error:
-            out.rejected.append(Rejected(name, max(block.line, 1), str(error)))
+            out.rejected.append(_rejected(name, block.line, error))
         else:
             out.records.append(Sequence(name, seq, "".join(description)))
     return out
@@ -230,7 +251,7 @@ def parse_dot_bracket(lines: Iterable[str]) -> Structures:
     out = Structures([], [])
     names = _Names()
     for block in _blocks(lines):
-        name = (block.header.split() or [""])[0]
+        name = _words(block.header)[0]
         try:
             if not block.line:
                 raise ValueError("text stands before the first header, a line that begins with '>'")
@@ -242,7 +263,7 @@ def parse_dot_bracket(lines: Iterable[str]) -> Structures:
             record = _structure(name, seq, match["structure"] if match else structure, energy=energy)
             names.check(name, block.line)
         except ValueError as error:
-            out.rejected.append(Rejected(name, max(block.line, 1), str(error)))
+            out.rejected.append(_rejected(name, block.line, error))
         else:
             out.records.append(record)
     return out
@@ -284,10 +305,10 @@ def parse_ct(lines: Iterable[str]) -> Structures:
     out = Structures([], [])
     names = _Names()
     for block in _ct_blocks(lines):
-        count = (block.header.split() or [""])[0]
+        count = _words(block.header)[0]
         title = block.header[len(count):].strip()
         match = _CT_ENERGY.search(title)
-        name = ((match["rest"] if match else title).split() or [""])[0]
+        name = _words(match["rest"] if match else title)[0]
         try:
             if not _WHOLE.fullmatch(count):
                 raise ValueError("the line is neither a header (number of bases, name) nor that of a base")
@@ -298,7 +319,7 @@ def parse_ct(lines: Iterable[str]) -> Structures:
             record = Structure(name, seq, _pairs_of_partners(partner), "", energy)
             names.check(name, block.line)
         except ValueError as error:
-            out.rejected.append(Rejected(name, max(block.line, 1), str(error)))
+            out.rejected.append(_rejected(name, block.line, error))
         else:
             out.records.append(record)
     return out
@@ -379,17 +400,19 @@ def parse_bpseq(lines: Iterable[str], name: str = "bpseq") -> Structures:
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not body and not text[:1].isdigit():
-            words = text.lstrip("#").removeprefix("Filename:").split()
-            if text.startswith(("#", "Filename:")) and words:
-                name = words[0].removesuffix(".bpseq")
+            word = _words(text.lstrip("#").removeprefix("Filename:"))[0]
+            if text.startswith(("#", "Filename:")) and word:
+                name = word.removesuffix(".bpseq")
         elif text and not text.startswith("#"):
             first = first if body else number
             body.append(text)
     try:
         seq, partner = _columns(body, base=1, partner=2)
-        return Structures([Structure(name, seq, _pairs_of_partners(partner))], [])
+        record = Structure(name, seq, _pairs_of_partners(partner))
+        _Names().check(name, first)
+        return Structures([record], [])
     except ValueError as error:
-        return Structures([], [Rejected(name, first, str(error))])
+        return Structures([], [_rejected(name, first, error)])
 
 
 def format_bpseq(record: Structure) -> str:
@@ -404,7 +427,21 @@ def format_bpseq(record: Structure) -> str:
 CSV_COLUMNS = ("id", "sequence", "structure")
 """Columns that a CSV of structures must have; ``family`` is read where it is there, others are passed over."""
 
+_LONGEST_FIELD = 2**31 - 1
+"""Longest CSV field that is read: the largest limit that :mod:`csv` takes everywhere."""
 
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Within the block, CSV fields may be longer than the 131072 characters that :mod:`csv` sets as a limit."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+@_long_fields()
 def parse_csv(lines: Iterable[str]) -> Structures:
     """Structures of a CSV file with columns id, sequence, structure (dot-bracket) and optionally family.
 
@@ -426,7 +463,7 @@ def parse_csv(lines: Iterable[str]) -> Structures:
                 record = _structure(name, seq, structure, family=(row.get("family") or "").strip())
                 names.check(name, reader.line_num)
             except ValueError as error:
-                out.rejected.append(Rejected(name, reader.line_num, str(error)))
+                out.rejected.append(_rejected(name, reader.line_num, error))
             else:
                 out.records.append(record)
     except csv.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 from pathlib import Path
 
@@ -94,6 +95,21 @@ def test_files_are_plain_or_gzip_told_apart_by_content(tmp_path):
     (tmp_path / "packed.fa").write_bytes(gzip.compress(text.encode()))
     for name in ("plain.fa.gz", "packed.fa"):
         assert read_fasta(tmp_path / name).records == [Sequence("a", "ACGU")]
+
+
+def test_lines_end_at_cr_and_lf_alone(tmp_path):
+    path = tmp_path / "x.txt"
+    for text, lines in (
+        ("", []), ("\n", [""]), ("a", ["a"]), ("a\n", ["a"]), ("a\r\n\nb\rc\n\r", ["a", "", "b", "c", ""]),
+        ("a\x0bb\x0cc\x1cd\x85e\u2028f\nb\x0c", ["a\x0bb\x0cc\x1cd\x85e\u2028f", "b\x0c"]),
+    ):
+        path.write_bytes(text.encode())
+        assert read_lines(path) == lines
+
+
+def test_a_form_feed_in_a_description_does_not_end_its_line():
+    got = parse_fasta([">a one\x0ctwo", "ACGU", "\x0c>b\xa0three", "GG"])
+    assert got.records == [Sequence("a", "ACGU", "one\x0ctwo"), Sequence("b", "GG", "three")]
 
 
 def test_broken_files_are_named(tmp_path):
@@ -263,10 +279,33 @@ def test_csv_without_a_column_is_refused_as_a_whole(tmp_path):
         read_structures(tmp_path / "empty.csv")
 
 
-def test_a_csv_field_too_long_for_the_reader_is_refused(tmp_path):
-    (tmp_path / "x.csv").write_text("id,sequence,structure\na," + "A" * 200_000 + ",.\n")
-    with pytest.raises(FileError, match="what follows line 1 is not CSV"):
-        read_structures(tmp_path / "x.csv")
+def test_a_long_csv_field_is_read_and_loses_no_other_record(tmp_path):
+    before = csv.field_size_limit()
+    long = "A" * 200_000
+    (tmp_path / "x.csv").write_text(f"id,sequence,structure\na,{long},.\nb,GAC,(.)\nc,{long},{'.' * len(long)}\n")
+    got = read_structures(tmp_path / "x.csv")
+    assert [r.name for r in got.records] == ["b", "c"] and got.records[1].seq == long
+    assert [(r.name, r.line) for r in got.rejected] == [("a", 2)]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\u2028"])
+def test_a_name_with_a_control_character_is_rejected_in_every_format(tmp_path, control):
+    good, bad = structure("a", "GAC", "(.)"), structure(f"b{control}c", "GAC", "(.)")
+    texts = {"x.dbn": format_dot_bracket, "x.ct": format_ct, "x.csv": format_csv}
+    for name, write in texts.items():
+        (tmp_path / name).write_text(write([good, bad]), encoding="utf-8", newline="")
+        got = read_structures(tmp_path / name)
+        assert [r.name for r in got.records] == ["a"], name
+        ((shown, _, reason),) = got.rejected
+        assert control not in shown and shown[0] == "b" and shown[-1] == "c"
+        assert reason == f"character {control!r} at position 2 of the name is a control character"
+    assert parse_csv(["id,sequence,structure", "a\tb,GAC,(.)"]).rejected[0].name == "a\\tb"
+    (tmp_path / "x.bpseq").write_text(format_bpseq(bad), encoding="utf-8", newline="")
+    assert [r.reason for r in read_structures(tmp_path / "x.bpseq").rejected] == [reason]
+    (tmp_path / "x.fa").write_text(f">a one\tw\nAC\n>{bad.name} x\nACGU\n", encoding="utf-8", newline="")
+    fasta = read_fasta(tmp_path / "x.fa")
+    assert fasta.records == [Sequence("a", "AC", "one\tw")] and [r.reason for r in fasta.rejected] == [reason]
 
 
 @given(structures(with_energy=False))
