@@ -9,6 +9,7 @@ which is how an MLproject passes a parameter that the user left out.
 from __future__ import annotations
 
 import argparse
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,32 @@ class Options(BaseModel):
 
 
 Model = TypeVar("Model", bound=Options)
+
+MODEL_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_ -]*$"
+"""Names of models that MLflow takes in every place: without / : . % and quotes, and not blank."""
+
+
+def check_outputs(outputs: Mapping[str, str | Path], inputs: Mapping[str, str | Path] = {}) -> None:
+    """Refuse output files that are folders, or that are an input or another output as well; to be called before any work.
+
+    Args:
+        outputs: path of each, under what it is, which ends in the name of its option (``the rejects of out_file``);
+            an empty one is not given.
+        inputs: likewise, what is read.
+
+    Raises:
+        UserError: there is such a path.
+    """
+    seen = {os.path.realpath(path): name for name, path in inputs.items() if str(path)}
+    for name, path in outputs.items():
+        if not str(path):
+            continue
+        another = f"choose another {name.split()[-1]}"
+        if os.path.isdir(path):
+            raise UserError(f"{path}: is a folder; {another}")
+        other = seen.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise UserError(f"{path}: is both {other} and {name}; {another}")
 
 
 def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -108,12 +135,20 @@ def validate(model: type[Model], values: Mapping[str, Any], source: str, origins
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError("; ".join(_explain(model, source, origins, e) for e in error.errors())) from error
+        raise UserError("; ".join(_explain(model, source, origins, e) for e in _own_errors(error))) from error
+
+
+def _own_errors(error: ValidationError) -> list[Any]:
+    """The errors, without those that only say that a list lacks the items that are wrong themselves."""
+    errors = error.errors()
+    holders = {e["loc"][:n] for e in errors for n in range(len(e["loc"]))}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in holders]
 
 
 def _explain(model: type[BaseModel], source: str, origins: Mapping[str, str], error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    source = origins.get(key, source)
+    keys = [".".join(str(part) for part in error["loc"][:n]) for n in range(len(error["loc"]), 0, -1)]
+    key = keys[0] if keys else ""
+    source = next((origins[k] for k in keys if k in origins), source)  # an item comes from where its list does
     if error["type"] == "extra_forbidden":
         holder: Any = model
         for part in error["loc"][:-1]:

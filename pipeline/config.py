@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from entry.options import Options
+from entry.options import MODEL_NAME, Options
 from pruning.rules import REFERENCE_RULES, PruningRules
 from s1.config import SegmentRule
 from s1.propose_main import SHIPPED_NETWORK
@@ -40,10 +40,6 @@ class SourceOptions(Options):
         if values.get("in_file") and values.get("transcripts"):
             raise ValueError("give either in_file or transcripts, not both")
         return values if values.get("in_file") or values.get("transcripts") else {**values, "in_file": SAMPLE}
-
-
-MODEL_NAME = r"^[A-Za-z0-9_ -]+$"
-"""Names of models that MLflow takes in every place."""
 
 
 class DataConfig(SourceOptions):

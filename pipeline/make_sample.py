@@ -20,7 +20,7 @@ from boxtables.table import BoxTable, Ragged
 from boxtables.write import check_table_path, write_table
 from entry.errors import run_command
 from entry.files import file_digest
-from entry.options import Options, parse
+from entry.options import Options, check_outputs, parse
 from entry.tracker import Step, Tracker, untracked
 from s1.config import SegmentRule
 from s1.model import WEIGHTS_FILE
@@ -75,6 +75,7 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: Step = untracked,
     Raises:
         UserError: the transcripts or the network cannot be used, no segment is left, or the output cannot be written.
     """
+    _check_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}) | {"segments": SEGMENTS.model_dump()})
     with network_folder(options.model) as folder:
         digest = file_digest(folder / WEIGHTS_FILE)
@@ -93,10 +94,15 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: Step = untracked,
     return SampleReport(table, digest)
 
 
+def _check_paths(options: SampleOptions) -> None:
+    check_outputs({"out_file": options.out_file}, {"transcripts": options.transcripts})
+    check_table_path(options.out_file)
+
+
 def main(argv: Sequence[str] | None = None) -> SampleReport:
     """The command."""
     options = parse(OPTIONS, argv, command=COMMAND, description="Make the sample from transcripts and the network.")
-    check_table_path(options.out_file)
+    _check_paths(options)
     from tracking.runs import child_runs, start_run  # here: MLflow takes seconds to import
 
     with start_run(COMMAND, f"{COMMAND} {Path(options.out_file).name}", experiment=options.experiment) as tracker:

@@ -11,9 +11,9 @@ import pandas as pd
 from pydantic import Field
 
 from entry.errors import run_command
-from entry.options import parse
+from entry.options import MODEL_NAME, parse
 from pipeline.chain import save_chain
-from pipeline.config import MODEL_NAME, SAMPLE
+from pipeline.config import SAMPLE
 from pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
 from pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
 

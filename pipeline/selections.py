@@ -10,19 +10,21 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, field_validator
 from tqdm import tqdm
 
 from boxtables.read import read_table
 from boxtables.table import BoxTable
 from entry.errors import UserError, run_command
 from entry.files import atomic_path
-from entry.options import parse
+from entry.options import check_outputs, parse
 from entry.tracker import Tracker
 from pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna.boxes import BOX_TYPES, is_in
@@ -47,6 +49,12 @@ THRESHOLDS = {
 """The thresholds, and the selections that have them."""
 
 
+OnThreshold, NProposalThreshold, MinSupport = (
+    Annotated[float, *SelectionOptions.model_fields[name].metadata] for name in THRESHOLDS
+)
+"""A threshold within the bounds that a selection sets it."""
+
+
 class SelectionsOptions(InferenceOptions):
     """What to compare, and on which sequences."""
 
@@ -56,29 +64,43 @@ class SelectionsOptions(InferenceOptions):
     selections: tuple[Selection, ...] = Field(
         ("on_threshold", "n_proposal", "both", "union", "support"), min_length=1, description="selections, at commas"
     )
-    on_thresholds: tuple[float, ...] = Field(
+    on_thresholds: tuple[OnThreshold, ...] = Field(
         (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5), min_length=1, description="thresholds on p_on, at commas"
     )
-    n_proposal_thresholds: tuple[float, ...] = Field(
+    n_proposal_thresholds: tuple[NProposalThreshold, ...] = Field(
         (0.05, 0.1, 0.2, 0.3, 0.5), min_length=1, description="thresholds on proposals over area, at commas"
     )
-    min_supports: tuple[float, ...] = Field(
+    min_supports: tuple[MinSupport, ...] = Field(
         (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0), min_length=1,
         description="least sums of a box's probabilities, at commas",
     )
     drop_unclosed_loops: bool = Field(
         False, description="prune loops that lack a stem at one of their closing pairs as well"
     )
-    length_edges: tuple[int, ...] = Field(
+    length_edges: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
     )
-    budgets: tuple[int, ...] = Field(
+    budgets: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (112, 223), description="boxes per row at most, for which the best setting of each selection is told, at commas"
     )
     max_rows: int = Field(0, ge=0, description="rows to compare on, drawn at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing")
     chunk: int = Field(200, ge=1, description="rows that are held in memory with all their proposals at a time")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
+
+    @field_validator("length_edges")
+    @classmethod
+    def _edges_ascend(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a >= b for a, b in pairwise(value)):
+            raise ValueError(f"must ascend, and none may stand twice (got {', '.join(map(str, value))})")
+        return value
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"none may stand twice (got {', '.join(map(str, value))})")
+        return value
 
 
 OPTIONS = SelectionsOptions
@@ -272,8 +294,9 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
     """Compare the selections on a table, and log the comparison as a table and a figure.
 
     Raises:
-        UserError: the table or the network cannot be used.
+        UserError: the table, the network or the output path cannot be used.
     """
+    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     network = open_network(options.model)
     read = read_table(options.in_file, require_proposals=False)
@@ -314,6 +337,7 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
 def main(argv: Sequence[str] | None = None) -> SelectionsReport:
     """The command."""
     options = parse(OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0])
+    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
     from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
 
     with start_run(COMMAND, f"{COMMAND} {Path(options.in_file).name}", experiment=options.experiment) as tracker:

@@ -17,7 +17,7 @@ from boxtables.schema import REJECT_COLUMNS, SEQ
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
 from entry.errors import UserError, run_command
 from entry.files import file_digest
-from entry.options import parse
+from entry.options import check_outputs, parse
 from entry.tracker import Tracker, timed
 from pruning.rules import PruneResult, PruningRules, prune
 from tracking.runs import DEFAULT_EXPERIMENT, start_run
@@ -145,15 +145,10 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
 
 
 def _check_paths(options: PruneOptions) -> None:
+    inputs = {"in_file": options.in_file}
+    check_outputs({"out_file": options.out_file}, inputs)
     check_table_path(options.out_file)
-    paths = {
-        "in_file": Path(options.in_file), "out_file": Path(options.out_file), "rejects_file": options.rejects_path
-    }
-    names = list(paths)
-    for k, name in enumerate(names):
-        for other in names[:k]:
-            if paths[name].resolve() == paths[other].resolve():
-                raise UserError(f"{paths[name]}: is both {other} and {name}; choose another {name}")
+    check_outputs({"rejects_file": options.rejects_path}, inputs | {"out_file": options.out_file})
 
 
 def _check_rejects(read: ReadResult, rows_read: int, options: PruneOptions, tracker: Tracker) -> None:
@@ -199,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> PruneRun:
     options = parse(
         PruneOptions, argv, command=COMMAND, description="Thin out the boxes that stage 1 proposes, rule by rule."
     )
+    _check_paths(options)
     with start_run("prune", f"prune {Path(options.in_file).name}", experiment=options.experiment) as tracker:
         run = run_prune(options, tracker)
     logger.info("%s", _summary(run, options))

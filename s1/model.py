@@ -45,6 +45,34 @@ def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[st
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
 
+def check_network_folder(path: str | Path, option: str = "out_dir") -> None:
+    """Refuse an output folder that a network must not replace; to be called before long work.
+
+    Raises:
+        UserError: it is a file, the current folder or one above it, or holds something else than a network.
+    """
+    path = Path(path)
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise UserError(f"{path}: is the current folder or one above it; choose another {option}")
+    try:
+        if not path.exists():
+            return
+        if not path.is_dir():
+            raise UserError(f"{path}: is a file; choose another {option}")
+        if any(path.iterdir()) and not _holds_network(path):
+            raise UserError(f"{path}: is not empty and holds no stage 1 network; choose another {option}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be looked into ({error.strerror}); choose another {option}") from error
+
+
+def _holds_network(folder: Path) -> bool:
+    try:
+        described = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(described, dict) and described.get("format") == FORMAT
+
+
 def load_network(folder: str | Path) -> tuple[ProposalNetwork, dict[str, Any]]:
     """A network and what is known about it, from a folder that :func:`save_network` wrote.
 
@@ -55,9 +83,10 @@ def load_network(folder: str | Path) -> tuple[ProposalNetwork, dict[str, Any]]:
     try:
         described = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS_FILE)
-    except FileNotFoundError as error:
+    except FileNotFoundError as error:  # that of safetensors does not name the file
+        missing = WEIGHTS_FILE if (folder / MODEL_FILE).exists() else MODEL_FILE
         raise UserError(
-            f"{folder}: holds no stage 1 network ({Path(error.filename).name} is missing); give a trained one's folder"
+            f"{folder}: holds no stage 1 network ({missing} is missing); give a trained one's folder"
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be read as a stage 1 network ({error}); train it again") from error

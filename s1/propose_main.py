@@ -18,7 +18,7 @@ from boxtables.table import BoxTable, Ragged
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
 from entry.errors import UserError, run_command
 from entry.files import file_digest
-from entry.options import parse
+from entry.options import check_outputs, parse
 from entry.tracker import Tracker, timed
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
@@ -130,7 +130,7 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
     Raises:
         UserError: the input, the network or the output path cannot be used.
     """
-    check_table_path(options.out_file)
+    _check_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     network = open_network(options.model)
     seconds: dict[str, float] = {}
@@ -143,8 +143,7 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
             "%s: %d left out, the first is %s (%s); all are listed in %s",
             options.in_file, len(rejects), first["index"], first["reason"], rejects_path(options.out_file),
         )
-        write_rejects(rejects, rejects_path(options.out_file))
-        tracker.artifact(rejects_path(options.out_file), "rejects")
+    _keep_rejects(rejects, rejects_path(options.out_file), tracker)
     selection = SelectionOptions(**{name: getattr(options, name) for name in SelectionOptions.model_fields})
     inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
     bar = partial(tqdm, desc=COMMAND, unit=" batches", disable=None) if progress else iter
@@ -166,10 +165,24 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
     return ProposeResult(table, rejects, seconds)
 
 
+def _check_paths(options: ProposeOptions) -> None:
+    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
+    rejects = rejects_path(check_table_path(options.out_file))
+    check_outputs({"the rejects of out_file": rejects}, {"in_file": options.in_file})
+
+
+def _keep_rejects(rejects: pd.DataFrame, path: Path, tracker: Tracker) -> None:
+    """Write the rejects table where there are rejects, and over one that is left from an earlier run."""
+    if len(rejects) or path.exists():
+        write_rejects(rejects, path)
+    if len(rejects):
+        tracker.artifact(path, "rejects")
+
+
 def main(argv: Sequence[str] | None = None) -> ProposeResult:
     """The command."""
     options = parse(OPTIONS, argv, command=COMMAND, description="Propose boxes for sequences with the stage 1 network.")
-    check_table_path(options.out_file)
+    _check_paths(options)
     from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
 
     with start_run(COMMAND, f"{COMMAND} {Path(options.in_file).name}", experiment=options.experiment) as tracker:

@@ -24,7 +24,7 @@ from boxtables.table import BoxTable
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
 from entry.errors import UserError, run_command
 from entry.files import file_digest
-from entry.options import parse
+from entry.options import check_outputs, parse
 from entry.processes import default_workers
 from entry.tracker import Tracker, timed
 from rna.boxes import BOX_TYPES
@@ -200,7 +200,7 @@ def rejects_path(out_file: str | Path) -> Path:
 
 def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
     """Make the table, write it with its rejects, and tell the tracker; ``fetched`` as for :func:`segments`."""
-    check_table_path(options.out_file)
+    _check_paths(options)
     source = options.transcripts or options.structures
     tracker.params(options.model_dump(exclude={"experiment"}))
     result = segments(options, fetched)
@@ -220,6 +220,12 @@ def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | Non
     return result
 
 
+def _check_paths(options: SegmentsOptions) -> None:
+    inputs = {"transcripts": options.transcripts, "structures": options.structures}
+    check_outputs({"out_file": options.out_file}, inputs)
+    check_outputs({"the rejects of out_file": rejects_path(check_table_path(options.out_file))}, inputs)
+
+
 def main(argv: Sequence[str] | None = None) -> SegmentsResult:
     """The command."""
     options = parse(
@@ -228,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> SegmentsResult:
         command=COMMAND,
         description="Cut segments from transcripts and fold them, or read known structures, into a table for stage 1.",
     )
-    check_table_path(options.out_file)
+    _check_paths(options)
     from tracking.runs import start_run  # here: the processes that fold import this module too, and need no mlflow
 
     name = f"{COMMAND} {Path(options.transcripts or options.structures).name}"

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from entry.errors import UserError, run_command
 from entry.files import atomic_path, file_digest
-from entry.options import parse
+from entry.options import check_outputs, parse
 from entry.tracker import Tracker
 from s1.config import SyntheticTranscripts
 
@@ -98,11 +98,12 @@ def synthetic_transcripts(options: SyntheticOptions) -> Path:
 
 
 def fasta_path(path: str) -> Path:
-    """An output path that does not promise compression; to be called before long work.
+    """An output path that does not promise compression and is no folder; to be called before long work.
 
     Raises:
-        UserError: it does.
+        UserError: it does, or is.
     """
+    check_outputs({"out_file": path})
     if path.endswith(".gz"):
         raise UserError(f"{path}: is written uncompressed; choose a name that ends in .fa")
     return Path(path)

@@ -22,14 +22,14 @@ from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError, run_command
 from entry.files import content_key, file_digest
-from entry.options import parse
+from entry.options import MODEL_NAME, parse
 from entry.tracker import Tracker
 from fitting.loop import BEST, CHECKPOINTS, LAST
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
 from s1.card import network_card
 from s1.config import S1Config, SegmentRule, SyntheticTranscripts
-from s1.model import save_network
+from s1.model import check_network_folder, save_network
 from s1.network import receptive_field, weight_count
 from s1.prepare import training_segments
 from s1.training import MONITOR, TrainResult, train
@@ -47,7 +47,9 @@ REGISTERED_NAME = "s1-proposals"
 class TrainS1Config(S1Config):
     """A whole training of stage 1."""
 
-    name: str = Field("s1 compact", min_length=1, description="name of the model, for the run")
+    name: str = Field(
+        "s1 compact", pattern=MODEL_NAME, description="name of the model, for the run: letters, digits, spaces, _ and -"
+    )
     in_file: tuple[str, ...] = Field(
         (), description="tables of folded segments with their structures (Parquet or pickle), at commas"
     )
@@ -58,7 +60,10 @@ class TrainS1Config(S1Config):
     exclude: tuple[str, ...] = Field(
         (), description="FASTA files whose transcripts must not be known to the network: rows of these names are left out"
     )
-    registered_name: str | None = Field(REGISTERED_NAME, description="name in the registry; none registers nothing")
+    registered_name: str | None = Field(
+        REGISTERED_NAME, pattern=MODEL_NAME,
+        description="name in the registry: letters, digits, spaces, _ and -; none registers nothing",
+    )
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     resume: str = Field("", description="id of a run to go on with after an interruption")
@@ -181,8 +186,10 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         progress: show a progress bar.
 
     Raises:
-        UserError: the data, the run to resume or the tracking store cannot be used.
+        UserError: the data, the output folder, the run to resume or the tracking store cannot be used.
     """
+    if config.out_dir:
+        check_network_folder(config.out_dir)
     run_id = resolve_run_id(config.resume) if config.resume else None
     name = f"{COMMAND} {config.name} seed{config.seed}"
     with start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id) as tracker:

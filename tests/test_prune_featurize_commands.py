@@ -236,6 +236,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (["--out_file", "p.csv"], "p.csv"),
     (["--out_file", "raw_s1_pred.pkl.gz"], "both in_file and out_file"),
     (["--rejects_file", "p.parquet"], "both out_file and rejects_file"),
+    (["--out_file", "folder.parquet"], "folder.parquet: is a folder; choose another out_file"),
+    (["--out_file", "."], ".: is a folder; choose another out_file"),
+    (["--rejects_file", "folder.parquet"], "folder.parquet: is a folder; choose another rejects_file"),
     (["--out_file", ""], "'out_file' must be given"),
     (["--max_len", "1"], "no row is left"),
 ])
@@ -243,6 +246,7 @@ def test_prune_refuses_wrong_options(
     tracking_uri: str, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str
 ) -> None:
     before = raw.read_bytes()
+    (tmp_path / "folder.parquet").mkdir()
     files = {"--in_file": raw.name, "--out_file": "p.parquet"} | dict(zip(argv[::2], argv[1::2], strict=True))
     assert run(pruning.main, *[text for pair in files.items() for text in pair]) == 1
     assert complaint in capsys.readouterr().err

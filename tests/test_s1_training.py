@@ -18,12 +18,12 @@ from entry.options import leaf_fields, load_yaml, validate
 from entry.tracker import MemoryTracker
 from fitting.loop import LAST
 from pipeline import selections
-from s1 import propose_main, train_main
+from s1 import propose_main, synthetic, train_main
 from s1.card import network_card
 from s1.config import S1Config, SegmentRule, SyntheticTranscripts
 from s1.folding import fold_all
-from s1.model import CARD_FILE, WEIGHTS_FILE, load_network
-from s1.network import receptive_field, weight_count
+from s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
+from s1.network import ProposalNetwork, receptive_field, weight_count
 from s1.prepare import training_segments
 from s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from s1.selection import SelectionOptions
@@ -265,30 +265,85 @@ def test_the_best_setting_within_a_number_of_boxes_is_told_for_each_selection():
     [
         (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"junk"), "cannot be read as a stage 1 network"),
         (lambda folder: (folder / "model.json").unlink(), "model.json is missing"),
+        (lambda folder: (folder / WEIGHTS_FILE).unlink(), f"{WEIGHTS_FILE} is missing"),
         (lambda folder: (folder / "model.json").write_text("{}"), "is not 'rna-s2 stage 1 network"),
         (lambda folder: (folder / "model.json").write_text(
             (folder / "model.json").read_text().replace('"channels": 8', '"channels": 4')), "do not fit"),
     ],
 )
 def test_a_damaged_network_is_one_line(tmp_path, break_it, said):
-    from s1.model import save_network
-    from s1.network import ProposalNetwork
-
     save_network(ProposalNetwork(debug_config().network), tmp_path / "n", {})
     break_it(tmp_path / "n")
     with pytest.raises(UserError, match=said):
         load_network(tmp_path / "n")
 
 
-def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "argv", "said"),
+    [
+        (propose_main, ["--in_file", "x.fa", "--out_file", "y.txt"], "y.txt: a table is written as"),
+        (propose_main, ["--in_file", "x.fa", "--out_file", "y.parquet", "--selection", "best"], "'selection'"),
+        (propose_main, ["--in_file", "x.fa", "--out_file", "y.parquet", "--on_threshold", "2"], "'on_threshold'"),
+        (propose_main, ["--in_file", "x.fa", "--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
+        (propose_main, ["--in_file", "x.fa", "--out_file", "."], ".: is a folder; choose another out_file"),
+        (propose_main, ["--in_file", "x.pkl", "--out_file", "./x.pkl"], "is both in_file and out_file"),
+        (propose_main, ["--in_file", "x.rejects.csv", "--out_file", "x.pkl"], "both in_file and the rejects of out_file"),
+        (synthetic, ["--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
+        (synthetic, ["--out_file", "."], ".: is a folder; choose another out_file"),
+        (selections, ["--in_file", "x.pkl", "--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
+        (selections, ["--in_file", "x.pkl", "--out_file", "x.pkl"], "is both in_file and out_file"),
+        (selections, ["--in_file", "x.pkl", "--min_supports=-1"], "'min_supports.0': Input should be greater than or equal"),
+        (selections, ["--in_file", "x.pkl", "--on_thresholds", "0.5,1"], "'on_thresholds.1': Input should be less than 1"),
+        (selections, ["--in_file", "x.pkl", "--n_proposal_thresholds=-1"], "'n_proposal_thresholds.0'"),
+        (selections, ["--in_file", "x.pkl", "--length_edges", "100,50"], "'length_edges': must ascend"),
+        (selections, ["--in_file", "x.pkl", "--length_edges", "50,50"], "'length_edges': must ascend"),
+        (selections, ["--in_file", "x.pkl", "--length_edges", "0,50"], "'length_edges.0'"),
+        (selections, ["--in_file", "x.pkl", "--budgets", "9,9"], "'budgets': none may stand twice"),
+        (train_main, ["--in_file", "x.pkl", "--registered_name", "a/b"], "'registered_name'"),
+        (train_main, ["--in_file", "x.pkl", "--registered_name", "a:b"], "'registered_name'"),
+        (train_main, ["--in_file", "x.pkl", "--registered_name", " "], "'registered_name'"),
+        (train_main, ["--in_file", "x.pkl", "--config", "named.yaml"], "named.yaml: 'name'"),
+        (train_main, ["--in_file", "x.pkl", "--out_dir", "x.fa"], "x.fa: is a file; choose another out_dir"),
+        (train_main, ["--in_file", "x.pkl", "--out_dir", "there.pkl"],
+         "there.pkl: is not empty and holds no stage 1 network; choose another out_dir"),
+        (train_main, ["--in_file", "x.pkl", "--out_dir", "other"], "other: is not empty and holds no stage 1 network"),
+        (train_main, ["--in_file", "x.pkl", "--out_dir", "."], ".: is the current folder or one above it"),
+        (train_main, ["--in_file", "x.pkl", "--out_dir", ".."], "..: is the current folder or one above it"),
+    ],
+)
+def test_bad_options_are_one_line_before_any_work(tmp_path, monkeypatch, capsys, command, argv, said):
     monkeypatch.chdir(tmp_path)
-    for argv in (
-        ["--in_file", "x.fa", "--out_file", "y.txt"],
-        ["--in_file", "x.fa", "--out_file", "y.parquet", "--selection", "best"],
-        ["--in_file", "x.fa", "--out_file", "y.parquet", "--on_threshold", "2"],
-    ):
-        assert run_command(propose_main.main, argv) == 1
-        assert capsys.readouterr().err.count("\n") == 1
+    Path("x.fa").write_text(">a\nACGU\n", encoding="utf-8")
+    Path("named.yaml").write_text("name: s1 v1.2\n", encoding="utf-8")
+    for folder, file in (("there.pkl", "mine.txt"), ("other", "model.json")):
+        Path(folder).mkdir()
+        Path(folder, file).write_text("{}", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    assert run_command(command.main, argv) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and error.count(";") <= 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_network_may_replace_a_network_and_an_empty_folder(tmp_path):
+    check_network_folder(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    check_network_folder(tmp_path / "empty")
+    save_network(ProposalNetwork(debug_config().network), tmp_path / "n", {})
+    check_network_folder(tmp_path / "n")
+
+
+def test_rejects_of_an_earlier_proposing_do_not_stay(tmp_path):
+    save_network(ProposalNetwork(debug_config().network), tmp_path / "n", {})
+    files = {"in_file": str(tmp_path / "x.fa"), "out_file": str(tmp_path / "y.parquet"), "model": str(tmp_path / "n")}
+    rejects = []
+    for text in (">a\nACGU\n", ">a\nACGU\n>b\nACG!\n", ">a\nACGU\n"):
+        (tmp_path / "x.fa").write_text(text, encoding="utf-8")
+        tracker = MemoryTracker()
+        propose_main.run_propose(propose_main.ProposeOptions(**files), tracker, progress=False)
+        path = tmp_path / "y.rejects.csv"
+        rejects.append((len(pd.read_csv(path)) if path.exists() else None, len(tracker.artifacts)))
+    assert rejects == [(None, 0), (1, 1), (0, 0)]
 
 
 @pytest.mark.parametrize("name", ["s1.yaml", "s1_gpu.yaml", "s1_debug.yaml"])

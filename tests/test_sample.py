@@ -9,10 +9,11 @@ import pytest
 
 from boxtables.read import read_table
 from boxtables.sensitivity import box_sensitivity
+from entry.errors import UserError
 from entry.files import file_digest
 from entry.tracker import MemoryTracker
 from pipeline.config import SAMPLE
-from pipeline.make_sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, run_sample
+from pipeline.make_sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, main, run_sample
 from pruning.rules import REFERENCE_RULES, prune
 from rna.boxes import keys
 from rna.formats import format_fasta, read_fasta
@@ -51,6 +52,13 @@ def test_the_network_that_proposed_it_ships_and_has_not_seen_its_transcripts(sam
     assert set(sample.frame[NETWORK_COLUMN]) == {file_digest(NETWORK / WEIGHTS_FILE)}
     _, about = load_network(NETWORK)
     assert about["excluded"]["files"] == ["data/transcripts.fa.gz"] and about["excluded"]["transcripts"] == 14
+
+
+def test_a_folder_is_no_output(tmp_path):
+    (tmp_path / "there.parquet").mkdir()
+    for path in (tmp_path / "there.parquet", tmp_path):
+        with pytest.raises(UserError, match="is a folder; choose another out_file"):
+            main(["--out_file", str(path)])
 
 
 def test_the_command_makes_its_first_rows_again(sample, tmp_path):

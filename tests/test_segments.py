@@ -322,10 +322,17 @@ def test_a_url_that_cannot_be_fetched_is_one_clear_line(server):
         (["--transcripts", "a", "--out_file", "o.parquet", "--min_step", "0"], "'min_step'"),
         (["--transcripts", "a", "--out_file", "o.parquet", "--min_mfe_freq", "2"], "'min_mfe_freq'"),
         (["--transcript", "a"], "parameters are: min_len, max_len"),
+        (["--transcripts", "short.fa", "--out_file", "."], ".: is a folder; choose another out_file"),
+        (["--transcripts", "short.fa", "--out_file", "d.parquet"], "d.parquet: is a folder; choose another out_file"),
+        (["--transcripts", "short.fa", "--out_file", "f.pkl.gz"], "f.rejects.csv: is a folder; choose another out_file"),
+        (["--transcripts", "t.parquet", "--out_file", "t.parquet"], "t.parquet: is both transcripts and out_file"),
+        (["--structures", "s.rejects.csv", "--out_file", "s.pkl"], "both structures and the rejects of out_file"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_output(argv, said, tracking_uri, tmp_path, capsys):
     Path("empty.fa").write_text("")
+    for folder in ("d.parquet", "f.rejects.csv"):
+        Path(folder).mkdir()
     Path("bad.fa").write_text(">a\nA-C\n")
     Path("short.fa").write_text(">a\nACGU\n")
     Path("cut.fa.gz").write_bytes(gzip.compress(b">a\nACGU\n" * 99)[:-5])
