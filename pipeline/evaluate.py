@@ -106,7 +106,7 @@ def read_known(path: str) -> tuple[formats.Structures, str]:
         UserError: the file cannot be read, or holds no structure.
     """
     with local_copy(path) as local:
-        if path.endswith((PARQUET_SUFFIX, *PICKLE_SUFFIXES)):
+        if _place(path) == "row":
             found = _structures_of_table(local)
         else:
             try:
@@ -115,9 +115,14 @@ def read_known(path: str) -> tuple[formats.Structures, str]:
                 raise UserError(f"{str(error).replace(str(local), path)}; check the file") from error
         digest = file_digest(local)
     if not found.records:
-        first = f" (line {found.rejected[0].line}: {found.rejected[0].reason})" if found.rejected else ""
+        first = f" ({_place(path)} {found.rejected[0].line}: {found.rejected[0].reason})" if found.rejected else ""
         raise UserError(f"{path}: has no structure that can be used{first}")
     return found, digest
+
+
+def _place(path: str) -> str:
+    """What the entries of a file of known structures are counted in: ``row`` of a table, ``line`` of a text."""
+    return "row" if path.endswith((PARQUET_SUFFIX, *PICKLE_SUFFIXES)) else "line"
 
 
 def _structures_of_table(path: Path) -> formats.Structures:
@@ -399,8 +404,8 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     }
     if found.rejected:
         first = found.rejected[0]
-        logger.warning("%s: %d records cannot be used, the first at line %d (%s); failures.csv has them all",
-                       options.known, len(found.rejected), first.line, first.reason)
+        logger.warning("%s: %d records cannot be used, the first at %s %d (%s); failures.csv has them all",
+                       options.known, len(found.rejected), _place(options.known), first.line, first.reason)
     if counts["over_max_len"]:
         logger.warning("%s: %d structures are longer than max_len %d and left out", options.known, counts["over_max_len"],
                        chain.max_len)
@@ -416,7 +421,8 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
         return tqdm(steps, desc=COMMAND, unit=" sequences", total=total, disable=None if progress else True)
 
     evaluation = evaluate(known, tools, options.seed, bar)
-    unusable = pd.DataFrame([("", r.name, f"line {r.line}: {r.reason}") for r in found.rejected],
+    place = _place(options.known)
+    unusable = pd.DataFrame([("", r.name, f"{place} {r.line}: {r.reason}") for r in found.rejected],
                             columns=evaluation.failures.columns)
     evaluation = replace(evaluation, failures=pd.concat([unusable, evaluation.failures], ignore_index=True))
     _log(options, evaluation, counts, tracker)
