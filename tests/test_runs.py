@@ -399,6 +399,30 @@ def test_a_request_that_the_store_refuses_is_an_error_at_once(tracking_uri):
             MlflowClient().restore_run(tracker.run_id)
 
 
+@pytest.mark.parametrize("said", [
+    "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id", "duplicate key value", "is not valid"
+])
+def test_two_processes_may_enter_a_dataset_at_the_same_moment(tracking_uri, monkeypatch, said):
+    real, asked = MlflowClient.log_inputs, []
+
+    def refused_once(client, *arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise MlflowException(said, error_code=INVALID_PARAMETER_VALUE)
+        real(client, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refused_once)
+    if said == "is not valid":
+        with pytest.raises(UserError, match="is not valid"), start_run("train", "x") as tracker:
+            tracker.dataset("d", "e" * 64, "s", "train", {})
+        assert len(asked) == 1
+        return
+    with start_run("train", "x") as tracker:
+        tracker.dataset("d", "e" * 64, "s", "train", {})
+    (entry,) = MlflowClient().get_run(tracker.run_id).inputs.dataset_inputs
+    assert entry.dataset.name == "d" and len(asked) == 2
+
+
 def test_a_server_that_never_answers_is_told_in_time(at_address, monkeypatch):
     """The settings for the first request are tight; those for later ones are looser; the user's own are kept."""
     seen = []

@@ -245,7 +245,7 @@ def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> Non
         case "dataset":
             values = action["values"]
             dataset = Dataset(values["name"], values["digest"], "local", values["source"], profile=values["profile"])
-            client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, values["context"])])])
+            _log_input(client, run_id, DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, values["context"])]))
         case "artifact":
             path = Path(action["path"])
             folder = action["folder"] or None
@@ -255,6 +255,17 @@ def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> Non
                 client.log_artifact(run_id, str(path), folder)
         case "end":
             client.set_terminated(run_id, action["status"], action["timestamp"])
+
+
+def _log_input(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None:
+    """An input of a run. Where another process enters the same dataset at the same moment, the store refuses one of the two;
+    asked again, it finds the dataset."""
+    try:
+        client.log_inputs(run_id, [dataset])
+    except STORE_ERRORS as error:
+        if not re.search("unique|duplicate", str(error), re.IGNORECASE):
+            raise
+        client.log_inputs(run_id, [dataset])
 
 
 def write_unsent(path: Path, run_id: str, actions: list[dict[str, Any]]) -> None:
