@@ -34,7 +34,7 @@ from pipeline.study_table import FIGURES, markdown, summary
 from s2.config import FeatureConfig
 from s2.rules import composition
 from tracking.runs import MlflowTracker, start_run
-from tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_commit, run_figures, study_table
+from tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table
 
 logger = logging.getLogger(__name__)
 
@@ -197,9 +197,9 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
     for child in children:
         if child not in done:
             continue
-        figures = run_figures(done[child])
+        figures, commit = run_figures(done[child])
         identity = {"variant": child.variant.name, "seed": child.seed}
-        origin = {"run_id": done[child], "git_commit": run_commit(done[child])}
+        origin = {"run_id": done[child], "git_commit": commit}
         lines.append(
             identity | origin | {column: figures.get(name, float("nan")) for column, name in FIGURES.items()}
         )

@@ -309,8 +309,8 @@ def start_run(
         experiment: name of the experiment; made where it is not there yet.
         tags: further tags. Git commit and whether files were changed since then are added.
         parent_run_id: makes this run a child.
-        run_id: an existing run of the same stage to go on with. Where that fails before any figure is told, the run keeps
-            the status that it had.
+        run_id: an existing run of the same stage to go on with. Where that fails before any figure is told, a run that had
+            finished stays so.
 
     Raises:
         UserError: the tracking store cannot be reached, or refuses the run; or the run to go on with is of another stage.
@@ -318,7 +318,7 @@ def start_run(
     client = open_client()
     tags = {"stage": stage, **git_tags(), **tags}
     try:
-        before = _status_to_keep(client, run_id, tags["stage"]) if run_id is not None else None
+        was_finished = run_id is not None and _is_finished(client, run_id, tags["stage"])
         run = _open_run(client, name, experiment, parent_run_id, run_id)
     except STORE_ERRORS as error:
         raise store_error(error) from error
@@ -336,16 +336,16 @@ def start_run(
         _end(tracker, "FAILED" if error.code else "FINISHED")
         raise
     except BaseException as error:
-        if before is not None and not tracker.has_figures:
-            _end(tracker, before)
+        if was_finished and not tracker.has_figures:
+            _end(tracker, "FINISHED")
         else:
             _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
         raise
     tracker.end("FINISHED")
 
 
-def _status_to_keep(client: MlflowClient, run_id: str, stage: str) -> str | None:
-    """The status of a run that has ended; None of one that has not.
+def _is_finished(client: MlflowClient, run_id: str, stage: str) -> bool:
+    """Whether a run of a stage has finished.
 
     Raises:
         UserError: the run is of another stage.
@@ -354,7 +354,7 @@ def _status_to_keep(client: MlflowClient, run_id: str, stage: str) -> str | None
     found = run.data.tags.get("stage", stage)
     if found != stage:
         raise UserError(f"run {run_id} is a run of {found}, not of {stage}; give the id of one that can be gone on with")
-    return run.info.status if RunStatus.is_terminated(RunStatus.from_string(run.info.status)) else None
+    return run.info.status == RunStatus.to_string(RunStatus.FINISHED)
 
 
 def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> None:

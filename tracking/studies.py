@@ -73,28 +73,17 @@ def adopt(run_id: str, parent_run_id: str) -> None:
         raise store_error(error) from error
 
 
-def run_figures(run_id: str) -> dict[str, float]:
-    """The newest value of every figure of a run.
+def run_figures(run_id: str) -> tuple[dict[str, float], str]:
+    """The newest value of every figure of a run, and the git commit that it was made at (``unknown`` outside git).
 
     Raises:
         UserError: the run is unknown, or the tracking store cannot be reached.
     """
     try:
-        return dict(open_client().get_run(run_id).data.metrics)
+        data = open_client().get_run(run_id).data
     except STORE_ERRORS as error:
         raise store_error(error) from error
-
-
-def run_commit(run_id: str) -> str:
-    """The git commit that a run was made at; ``unknown`` outside git.
-
-    Raises:
-        UserError: the run is unknown, or the tracking store cannot be reached.
-    """
-    try:
-        return open_client().get_run(run_id).data.tags.get("git_commit", "unknown")
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
+    return dict(data.metrics), data.tags.get("git_commit", "unknown")
 
 
 def newest_study(experiment: str) -> str:
