@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from entry.errors import UserError
@@ -62,6 +62,45 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(
+    path: str | Path, what: str, is_one: Callable[[Path], bool], written: Collection[str], option: str = "out_dir"
+) -> Path:
+    """An output folder that may be made or replaced; to be called before long work.
+
+    Args:
+        path: the folder.
+        what: what it may hold from before, and be replaced: ``prediction``.
+        is_one: says of a folder whether it is that.
+        written: all names that such a folder may hold.
+        option: name of the option that gives the folder, for messages.
+
+    Raises:
+        UserError: it is a file, a mount point, the current folder or one above it; it holds something else, or more than
+            that; or it cannot be looked into.
+    """
+    out = Path(path)
+    another = f"choose another {option}"
+    try:
+        with suppress(FileNotFoundError):
+            out.stat()  # says of a path what exists() keeps to itself
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out}: is a file; {another}")
+        if Path.cwd().is_relative_to(out.resolve()):
+            raise UserError(f"{out}: is the current folder or one above it; {another}")
+        if out.is_mount():
+            raise UserError(f"{out}: is a mount point, which cannot be replaced as a whole; give a folder inside it")
+        held = {inner.name for inner in out.iterdir()} if out.is_dir() else set()
+        is_other = bool(held) and not is_one(out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out}: cannot be used ({getattr(error, 'strerror', error)}); {another}") from error
+    if is_other:
+        raise UserError(f"{out}: is not empty and holds no {what}; {another}")
+    more = sorted(held - set(written))
+    if more:
+        raise UserError(f"{out}: holds {', '.join(more[:3])} beside an earlier {what}, which would be lost; {another}")
+    return out
 
 
 def _put_back(path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from entry.errors import UserError, run_command
-from entry.files import atomic_path, file_digest
+from entry.files import atomic_path, check_folder, file_digest
 from entry.options import parse
 from entry.tracker import Tracker, timed
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, predict
@@ -243,7 +243,7 @@ def output_folder(path: str) -> Iterator[Path]:
     """A fresh folder that takes the place of ``path`` when the block ends well.
 
     Raises:
-        UserError: something stands there that is no earlier prediction.
+        UserError: something stands there that is no earlier prediction, or more than that.
     """
     out = check_out_dir(path)
     with atomic_path(out) as temporary:
@@ -252,31 +252,8 @@ def output_folder(path: str) -> Iterator[Path]:
 
 
 def check_out_dir(path: str) -> Path:
-    """An output folder that may be made or replaced; to be called before long work.
-
-    Raises:
-        UserError: something stands there that is no earlier prediction, or more than that; or it cannot be replaced or looked
-            into.
-    """
-    out = Path(path)
-    try:
-        with suppress(FileNotFoundError):
-            out.stat()  # says of a path what exists() keeps to itself
-        is_other = out.exists() and not out.is_dir()
-        held = {inner.name for inner in out.iterdir()} if out.is_dir() else set()
-        mounted = out.is_mount()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out}: cannot be used ({getattr(error, 'strerror', error)}); give another out_dir") from error
-    if mounted:
-        raise UserError(f"{out}: is a mount point, which cannot be replaced as a whole; give a folder inside it as out_dir")
-    if is_other or (held and ABOUT not in held):
-        raise UserError(f"{out}: is there already and holds no prediction; give another out_dir")
-    if held - WRITTEN:
-        raise UserError(
-            f"{out}: holds {', '.join(sorted(held - WRITTEN)[:3])} beside an earlier prediction, which would be lost; "
-            "give another out_dir"
-        )
-    return out
+    """:func:`entry.files.check_folder` of a prediction."""
+    return check_folder(path, "prediction", lambda folder: (folder / ABOUT).is_file(), WRITTEN)
 
 
 def read_records(path: str) -> formats.Sequences:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from entry.errors import UserError
-from entry.files import atomic_path
+from entry.files import atomic_path, check_folder
 from entry.options import validate
 from s1.config import NetworkConfig
 from s1.network import ProposalNetwork
@@ -45,24 +45,9 @@ def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[st
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def check_network_folder(path: str | Path, option: str = "out_dir") -> None:
-    """Refuse an output folder that a network must not replace; to be called before long work.
-
-    Raises:
-        UserError: it is a file, the current folder or one above it, or holds something else than a network.
-    """
-    path = Path(path)
-    if Path.cwd().is_relative_to(path.resolve()):
-        raise UserError(f"{path}: is the current folder or one above it; choose another {option}")
-    try:
-        if not path.exists():
-            return
-        if not path.is_dir():
-            raise UserError(f"{path}: is a file; choose another {option}")
-        if any(path.iterdir()) and not _holds_network(path):
-            raise UserError(f"{path}: is not empty and holds no stage 1 network; choose another {option}")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be looked into ({error.strerror}); choose another {option}") from error
+def check_network_folder(path: str | Path) -> None:
+    """:func:`entry.files.check_folder` of a network."""
+    check_folder(path, "stage 1 network", _holds_network, (MODEL_FILE, WEIGHTS_FILE, CARD_FILE))
 
 
 def _holds_network(folder: Path) -> bool:

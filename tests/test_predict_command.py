@@ -205,7 +205,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     chosen = options(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years")
-    with pytest.raises(UserError, match="out: is there already and holds no prediction"):
+    with pytest.raises(UserError, match="out: is not empty and holds no prediction"):
         run_predict(chosen, MemoryTracker(), progress=False)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years"
 

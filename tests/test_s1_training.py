@@ -20,7 +20,7 @@ from fitting.loop import LAST
 from pipeline import selections
 from s1 import propose_main, synthetic, train_main
 from s1.card import network_card
-from s1.config import S1Config, SegmentRule, SyntheticTranscripts
+from s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
 from s1.folding import fold_all
 from s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
 from s1.network import ProposalNetwork, receptive_field, weight_count
@@ -323,6 +323,13 @@ def test_bad_options_are_one_line_before_any_work(tmp_path, monkeypatch, capsys,
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error and error.count(";") <= 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_lies_beside_a_network_is_not_lost(tmp_path):
+    save_network(ProposalNetwork(NetworkConfig(channels=4, hidden=4, dilations=(1,), head_hidden=4)), tmp_path / "net", {})
+    (tmp_path / "net" / "thesis.tex").write_text("years")
+    with pytest.raises(UserError, match=r"net: holds thesis\.tex beside an earlier stage 1 network, which would be lost"):
+        check_network_folder(tmp_path / "net")
 
 
 def test_a_network_may_replace_a_network_and_an_empty_folder(tmp_path):
