@@ -19,6 +19,7 @@ from tqdm import tqdm
 from entry.errors import UserError, run_command
 from entry.files import atomic_path, check_folder, file_digest
 from entry.options import parse
+from entry.processes import keep_freed_memory
 from entry.tracker import Tracker, timed
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, predict
 from pipeline.drawings import map_svg, structure_svg
@@ -354,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> PredictReport:
         overrides=OVERRIDES, config_option=CONFIG_OPTION,
     )
     check_out_dir(options.out_dir)
+    keep_freed_memory()
     from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
 
     with start_run(COMMAND, f"{COMMAND} {Path(options.sequences).name}", experiment=options.experiment) as tracker:

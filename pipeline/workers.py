@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from entry.errors import UserError
-from entry.processes import default_workers
+from entry.processes import default_workers, keep_freed_memory
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, chunks, predict_each
 from rna import formats
 
@@ -101,6 +101,7 @@ def _start(models: Models, options: ChainOptions) -> None:
     global _of_process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
     torch.set_num_threads(1)
+    keep_freed_memory()
     _of_process = models, options
 
 

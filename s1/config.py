@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from entry.options import Options
 from s1.selection import SelectionOptions
@@ -50,7 +50,9 @@ class NetworkConfig(Options):
     """Size of the fully convolutional network."""
 
     channels: int = Field(64, ge=1, description="channels of the residual stream")
-    hidden: int = Field(64, ge=1, description="channels of the 3x3 convolution inside a block")
+    hidden: PositiveInt | tuple[PositiveInt, ...] = Field(
+        64, description="channels of the 3x3 convolution inside a block: of every block, or of each"
+    )
     dilations: tuple[int, ...] = Field(
         (1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8), min_length=1, description="dilation of each residual block's convolution"
     )
@@ -70,6 +72,20 @@ class NetworkConfig(Options):
         if value % 2 == 0:
             raise ValueError(f"must be odd, e.g. {value + 1}")
         return value
+
+    @model_validator(mode="after")
+    def _hidden_fits_blocks(self) -> NetworkConfig:
+        if len(self.hidden_of_blocks) != len(self.dilations):
+            raise ValueError(
+                f"hidden has {len(self.hidden_of_blocks)} numbers and dilations {len(self.dilations)}; give one number, or one "
+                "for each dilation"
+            )
+        return self
+
+    @property
+    def hidden_of_blocks(self) -> tuple[int, ...]:
+        """``hidden`` of each block."""
+        return (self.hidden,) * len(self.dilations) if isinstance(self.hidden, int) else self.hidden
 
 
 class DataConfig(Options):

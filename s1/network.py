@@ -125,8 +125,7 @@ class ResidualBlock(nn.Module):
 
     def added(self, stream: Tensor) -> Tensor:
         """What :meth:`forward` adds to a window of the stream, from the window and the ``look.padding`` cells around it."""
-        seen = F.relu_(convolved(F.relu(stream), self.look))
-        return F.linear(seen.permute(0, 2, 3, 1), self.mix.weight.flatten(1), self.mix.bias).permute(0, 3, 1, 2)
+        return convolved(F.relu_(convolved(F.relu(stream), self.look)), self.mix)
 
 
 class ProposalNetwork(nn.Module):
@@ -138,7 +137,10 @@ class ProposalNetwork(nn.Module):
         channels = config.channels
         self.first = nn.Conv2d(N_BASES * N_BASES + 2 * N_BASES, channels, config.first_kernel,
                                padding=config.first_kernel // 2)
-        self.blocks = nn.ModuleList(ResidualBlock(channels, config.hidden, d) for d in config.dilations)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels, hidden, dilation)
+            for hidden, dilation in zip(config.hidden_of_blocks, config.dilations, strict=True)
+        )
         self.head = nn.Conv2d(channels, config.head_hidden, 1)
         self.outputs = nn.ModuleList(
             nn.Linear(config.head_hidden, sum(output_widths(t))) for t in (STEM, ILOOP, HLOOP)

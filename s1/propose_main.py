@@ -32,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 COMMAND = "propose"
 TABLE_SUFFIXES = (PARQUET_SUFFIX, *PICKLE_SUFFIXES)
-SHIPPED_NETWORK = "data/s1_network"
+SHIPPED_NETWORK = "data/s1_compact"
+"""The network that is used unless another is named: :data:`TRAINED_NETWORK`, made smaller."""
+TRAINED_NETWORK = "data/s1_network"
+"""The network as it was trained."""
 REGISTERED = "models:/"
 """What the address of a registered model begins with."""
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from rna import formats
 from tests.chain_models import EVERY_CELL, small_models
 
 MODELS = small_models()
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def sequences(count: int) -> list[formats.Sequence]:
@@ -57,3 +62,26 @@ def test_processes_are_for_work_that_is_worth_them(monkeypatch):
     assert CELLS_PER_WORKER == 2_000_000
     assert [workers_for(few, 0), workers_for(many, 0), workers_for(many * 10, 0)] == [1, 3, 8]
     assert [workers_for(few, 5), workers_for(many, 5), workers_for([], 5)] == [1, 5, 1]
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from entry.processes import keep_freed_memory
+print(keep_freed_memory() if sys.argv[1] == "kept" else False)
+for _ in range(2):
+    [np.ones(20 << 20, np.uint8) for _ in range(4)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    [np.ones(20 << 20, np.uint8) for _ in range(4)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="glibc alone gives memory back so eagerly")
+def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
+    changed, faults = (
+        subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        for how in ("kept", "as it is")
+    )
+    assert changed[0] == "True" and int(changed[1]) < 100 < int(faults[1])
