@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections import deque
@@ -21,6 +22,9 @@ CELLS_PER_WORKER = 2_000_000
 
 CHUNKS_PER_WORKER = 4
 """Chunks that each process is given at least, so that all end at about the same time."""
+
+LARGEST_CHUNK = 16
+"""Sequences that a process is given at a time, at most, for the same reason; more together are not faster."""
 
 _Answer = tuple[list[Prediction | Failure], dict[str, float]]
 
@@ -53,7 +57,7 @@ def predict_on(
     if workers <= 1:
         yield from predict_each(sequences, models, options, seconds)
         return
-    most = max(1, min(options.chunk, -(-len(sequences) // (CHUNKS_PER_WORKER * workers))))
+    most = max(1, min(options.chunk, LARGEST_CHUNK, -(-len(sequences) // (CHUNKS_PER_WORKER * workers))))
     parts = chunks(sequences, most)
     waiting: deque[Future[_Answer]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
@@ -103,6 +107,7 @@ def _start(models: Models, options: ChainOptions) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     _of_process = models, options
+    gc.freeze()  # the garbage collector need not look through all that was imported, again and again
 
 
 def _predict(part: list[formats.Sequence]) -> _Answer:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rna.boxes import BOX_TYPES
-from s1.network import OUTSIDE, ProposalNetwork, ResidualBlock, upper_triangle
+from s1.network import ProposalNetwork, ResidualBlock, upper_triangle
 
 CHANNELS_AT_A_TIME = 8
 """Numbers of channels are multiples of this, as far as there are channels: convolutions compute so many at a time."""
@@ -91,7 +91,7 @@ def compacted(network: ProposalNetwork, codes: np.ndarray, tolerance: float) -> 
     blocks: list[ResidualBlock] = []
     with torch.inference_mode():
         trained = [
-            network.first(network.pair_map(rows, rows, mask)).masked_fill(~mask.unsqueeze(1), OUTSIDE)
+            network.first_stream(network.pair_codes(rows, rows, mask), mask)
             for rows, mask in zip(torch.from_numpy(codes).split(BATCH), cells, strict=True)
         ]
         compact = list(trained)
