@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
     Raises:
         UserError: the network or the folder cannot be used, or memory is out.
     """
-    check_network_folder(options.out_dir)
+    _check_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     with network_folder(options.model) as folder:
         network, about = load_network(folder)
@@ -87,16 +87,19 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
     save_network(smaller, options.out_dir, described, compact_card(options, smaller, described))
     tracker.tags({"digest.model": digest, "digest.out_dir": file_digest(Path(options.out_dir) / WEIGHTS_FILE)})
     tracker.metrics(figures)
-    with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(temporary) / "network"
-        save_network(smaller, kept, described, compact_card(options, smaller, described))
-        tracker.artifact(kept)
+    tracker.artifact(Path(options.out_dir))
     logger.info(
         "%s: %.0f weights of %.0f, hidden channels %s; p_on differs by %.4f on average where it exceeds %g",
         options.out_dir, figures["weights"], figures["weights_before"], smaller.config.hidden,
         np.nansum(found.p_on * found.cells) / max(found.cells.sum(), 1), ON,
     )
     return CompactReport(smaller, found)
+
+
+def _check_paths(options: CompactOptions) -> None:
+    if os.path.realpath(options.out_dir) == os.path.realpath(options.model):
+        raise UserError(f"{options.out_dir}: is both model and out_dir; choose another out_dir")
+    check_network_folder(options.out_dir)
 
 
 def _figures(network: ProposalNetwork, smaller: ProposalNetwork, found: Difference) -> dict[str, float]:
@@ -148,7 +151,7 @@ def _shown(value: float | None, decimals: int) -> str:
 def main(argv: Sequence[str] | None = None) -> CompactReport:
     """The command."""
     options = parse(OPTIONS, argv, command=COMMAND, description="Make a stage 1 network smaller that says the same.")
-    check_network_folder(options.out_dir)
+    _check_paths(options)
     from tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
 
     with start_run(COMMAND, f"{COMMAND} {Path(options.out_dir).name}", experiment=options.experiment) as tracker:

@@ -175,6 +175,14 @@ def test_the_command_writes_network_card_and_figures(tmp_path):
     assert (tmp_path / "small" / WEIGHTS_FILE).read_bytes() == first, "the same seed gives the same network"
 
 
+def test_the_command_does_not_replace_the_network_that_it_reads(tmp_path):
+    options = options_of(tmp_path, out_dir=str(tmp_path / "large"))
+    before = (tmp_path / "large" / WEIGHTS_FILE).read_bytes()
+    with pytest.raises(UserError, match="is both model and out_dir"):
+        run_compact(options, MemoryTracker())
+    assert (tmp_path / "large" / WEIGHTS_FILE).read_bytes() == before
+
+
 def test_the_command_keeps_what_is_no_network(tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "notes.txt").write_text("mine")
