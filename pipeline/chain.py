@@ -286,7 +286,7 @@ def _predict_chunk(
         lengths = table.lengths
         pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
         if options.chosen_decoder != "exact":
-            decoded = _of_pairs(records, boxes, scores, options)
+            decoded = _of_pairs(records, boxes, scores, pairing, options)
         else:
             decoded = k_best_batch(boxes, log_odds(scores), lengths, options.k, options.decoding)
         results = []
@@ -306,18 +306,22 @@ def _predict_chunk(
 
 
 def _of_pairs(
-    records: Sequence[formats.Sequence], boxes: Boxes, scores: np.ndarray, options: ChainOptions
+    records: Sequence[formats.Sequence], boxes: Boxes, scores: np.ndarray, pairing: Sequence[PairProbabilities],
+    options: ChainOptions,
 ) -> list[list[Decoded]]:
-    """Structures decoded pair by pair. Their boxes are the proposals that stand in their loop decomposition."""
-    sure = np.where((boxes.type == STEM) & (scores < options.decoding.min_confidence), 0.0, scores)
+    """Structures decoded pair by pair, from the probabilities of their pairs, less those of stems below ``min_confidence``.
+    Their boxes are the proposals that stand in their loop decomposition."""
+    unsure = (boxes.type == STEM) & (scores < options.decoding.min_confidence)
+    if unsure.any():
+        sure = np.where(unsure, 0.0, scores)
+        pairing = [base_pair_probabilities(boxes, sure, len(record.seq), row=row) for row, record in enumerate(records)]
     found = []
-    for row, record in enumerate(records):
-        pairing = base_pair_probabilities(boxes, sure, len(record.seq), row=row)
+    for record, pairing_of_row in zip(records, pairing, strict=True):
         if options.chosen_decoder == "mea":
-            pairs, _ = maximum_expected_accuracy(pairing, record.seq, options.gamma, options.decoding.min_hairpin)
+            pairs, _ = maximum_expected_accuracy(pairing_of_row, record.seq, options.gamma, options.decoding.min_hairpin)
         else:
             unproposed = 0.0 if options.decoding.min_confidence else options.unproposed
-            pairs = least_energy(pairing, record.seq, options.evidence, unproposed, options.decoding.min_hairpin)
+            pairs = least_energy(pairing_of_row, record.seq, options.evidence, unproposed, options.decoding.min_hairpin)
         found.append(pairs)
     targets = target_boxes(found)
     stands = is_in(boxes, targets)

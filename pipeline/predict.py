@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -63,6 +64,8 @@ BOX_SCHEMA = pa.schema([
 PAIR_SCHEMA = pa.schema([("name", pa.string()), ("i", pa.int32()), ("j", pa.int32()), ("probability", pa.float64())])
 ROWS_AT_A_TIME = 100_000
 """Rows of a Parquet file that are held back, to be written together."""
+
+_TYPE_NAMES = np.array(BOX_TYPES, object)
 
 FILE_NAME_LENGTH = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -133,22 +136,25 @@ class _ParquetRows:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.writer = pq.ParquetWriter(path, schema, compression="zstd")
         self.schema = schema
-        self.waiting: list[pa.Table] = []
+        self.names: list[str] = []
+        self.waiting: list[Sequence[np.ndarray]] = []
         self.rows = 0
 
-    def add(self, name: str, columns: Sequence) -> None:
-        rows = len(columns[0])
-        arrays = [pa.array([name] * rows, pa.string())]
-        arrays += [pa.array(c, f.type) for c, f in zip(columns, list(self.schema)[1:], strict=True)]
-        self.waiting.append(pa.Table.from_arrays(arrays, schema=self.schema))
-        self.rows += rows
+    def add(self, name: str, columns: Sequence[np.ndarray]) -> None:
+        """The rows of one sequence: its name, and an array for each other column of the schema."""
+        self.names.append(name)
+        self.waiting.append(columns)
+        self.rows += len(columns[0])
         if self.rows >= ROWS_AT_A_TIME:
             self.flush()
 
     def flush(self) -> None:
         if self.waiting:
-            self.writer.write_table(pa.concat_tables(self.waiting))
-        self.waiting, self.rows = [], 0
+            columns = [np.concatenate(parts) for parts in zip(*self.waiting, strict=True)]
+            names = np.repeat(np.array(self.names, object), [len(first) for first, *_ in self.waiting])
+            arrays = [pa.array(values, f.type) for values, f in zip([names, *columns], self.schema, strict=True)]
+            self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
+        self.names, self.waiting, self.rows = [], [], 0
 
     def close(self) -> None:
         self.flush()
@@ -189,9 +195,8 @@ class Writer:
         best, boxes, pairing = prediction.best, prediction.boxes, prediction.pairing
         self.predicted += 1
         self.structures.write(structure_text(prediction))
-        types = [BOX_TYPES[code] for code in boxes.type]
         self.boxes.add(prediction.name, (
-            types, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
+            _TYPE_NAMES[boxes.type], boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
         ))
         self.pairs.add(prediction.name, (pairing.i, pairing.j, pairing.p))
         if self.alternatives:

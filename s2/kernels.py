@@ -4,8 +4,9 @@ What stands behind this module was measured (``benchmarks/README.md``):
 
 * On processors where PyTorch's single-precision matrix products go to a library that does not use the widest vector
   instructions (MKL on AMD), oneDNN's products of the same precision take half the time. PyTorch ships oneDNN, and
-  ``torch.ops.mkldnn._linear_pointwise`` reaches it; where that operator is missing, :func:`torch.nn.functional.linear` serves.
-  It copies a first operand that is transposed, so the smaller one stands there.
+  ``torch.ops.mkldnn._linear_pointwise`` reaches it; where that operator is missing, :func:`torch.nn.functional.linear` serves,
+  and where vectors are no wider than MKL's on AMD (AVX2), because it is then a little faster. oneDNN copies a first operand that
+  is transposed, so the smaller one stands there.
 * Operations that mix data types, such as a product with a boolean mask, cost ten times what they cost within one type. A
   mask here is one random byte for each element, compared in place and then turned into 0 or the scale in the type of what
   it is multiplied with.
@@ -41,7 +42,7 @@ def _onednn_linear() -> object | None:
     return operator
 
 
-_ONEDNN = _onednn_linear()
+_ONEDNN = _onednn_linear() if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
 
 
 def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:

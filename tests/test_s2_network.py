@@ -41,9 +41,12 @@ def logits_by_row(network: BoxNetwork, data, rows) -> list[torch.Tensor]:
     return [logits[batch.row == k] for k in range(len(rows))]
 
 
-@pytest.fixture(params=["as it is", "without oneDNN"])
+@pytest.fixture(params=["as it is", "with oneDNN", "without oneDNN"])
 def product_path(request, monkeypatch):
-    if request.param == "without oneDNN":
+    """Whichever library the processor at hand would choose, both are tested (where PyTorch has both)."""
+    if request.param == "with oneDNN":
+        monkeypatch.setattr(kernels, "_ONEDNN", kernels._onednn_linear())
+    elif request.param == "without oneDNN":
         monkeypatch.setattr(kernels, "_ONEDNN", None)
 
 
