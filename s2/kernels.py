@@ -5,8 +5,8 @@ What stands behind this module was measured (``benchmarks/README.md``):
 * On processors where PyTorch's single-precision matrix products go to a library that does not use the widest vector
   instructions (MKL on AMD), oneDNN's products of the same precision take half the time. PyTorch ships oneDNN, and
   ``torch.ops.mkldnn._linear_pointwise`` reaches it; where that operator is missing, :func:`torch.nn.functional.linear` serves,
-  and where vectors are no wider than MKL's on AMD (AVX2), because it is then a little faster. oneDNN copies a first operand that
-  is transposed, so the smaller one stands there.
+  and where vectors are no wider than MKL's on AMD (AVX2), because it is a little faster there. oneDNN copies a first operand
+  that is transposed, so the smaller one stands there.
 * Operations that mix data types, such as a product with a boolean mask, cost ten times what they cost within one type. A
   mask here is one random byte for each element, compared in place and then turned into 0 or the scale in the type of what
   it is multiplied with.
