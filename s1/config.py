@@ -59,6 +59,14 @@ class NetworkConfig(Options):
     first_kernel: int = Field(5, ge=1, description="side of the first convolution, odd")
     head_hidden: int = Field(96, ge=1, description="channels of the hidden layer before the outputs")
 
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _hidden_are_positive(cls, value: object) -> object:
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 1 for number in numbers):
+            raise ValueError("must be a number of 1 or more, or a list of such numbers, one for each dilation")
+        return value
+
     @field_validator("dilations")
     @classmethod
     def _dilations_are_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import torch
 
 from entry.errors import UserError
 from entry.files import file_digest
+from entry.options import validate
 from entry.tracker import MemoryTracker
 from rna.sequence import encode_many
 from s1.compact import CHANNELS_AT_A_TIME, Moments, _fewest, _solved, compacted, difference
@@ -134,6 +135,14 @@ def test_sizes_per_block_are_saved_and_checked(tmp_path):
     (tmp_path / "network" / "model.json").write_text(json.dumps(described), "utf-8")
     with pytest.raises(UserError, match=r"hidden has 2 numbers and dilations 3; give one number, or one for each dilation"):
         load_network(tmp_path / "network")
+
+
+@pytest.mark.parametrize("wrong", [0, -8, 1.5, True, "64", None, [8, 0, 8], [8, "8", 8], {"8": 8}])
+def test_sizes_that_are_none_are_one_line(wrong):
+    with pytest.raises(UserError) as raised:
+        validate(NetworkConfig, {"hidden": wrong, "dilations": [1, 2, 1]}, "s1.yaml")
+    assert str(raised.value).startswith("s1.yaml: 'hidden': must be a number of 1 or more, or a list of such numbers")
+    assert ";" not in str(raised.value)
 
 
 def test_difference_of_a_network_to_itself_and_to_one_that_says_off():
