@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from entry.errors import UserError
 from entry.files import atomic_path, check_folder
@@ -38,9 +38,9 @@ def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[st
         temporary.mkdir()
         described = {"format": FORMAT, "network": network.config.model_dump(mode="json"), "about": dict(about)}
         (temporary / MODEL_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        # safetensors stores plain row-major tensors
-        save_file({name: v.detach().cpu().contiguous() for name, v in network.state_dict().items()},
-                  temporary / WEIGHTS_FILE)
+        # safetensors stores plain row-major tensors; a file that it writes itself can be read by its owner alone
+        weights = save({name: v.detach().cpu().contiguous() for name, v in network.state_dict().items()})
+        (temporary / WEIGHTS_FILE).write_bytes(weights)
         if card:
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from boxtables.read import table_from_frame
 from boxtables.table import BoxTable
@@ -74,7 +74,7 @@ class Scorer:
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-            save_file(weights, temporary / WEIGHTS_FILE)
+            (temporary / WEIGHTS_FILE).write_bytes(save(weights))  # its own files can be read by their owner alone
             (temporary / MODEL_FILE).write_text(self.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod

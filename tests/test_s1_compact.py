@@ -128,6 +128,8 @@ def test_sizes_per_block_are_saved_and_checked(tmp_path):
     save_network(network, tmp_path / "network", {})
     loaded, _ = load_network(tmp_path / "network")
     assert loaded.config.hidden == (8, 3, 5)
+    modes = {(tmp_path / "network" / name).stat().st_mode for name in ("model.json", WEIGHTS_FILE)}
+    assert len(modes) == 1, "who may read the one may read the other"
     codes = sequences(2, 20, 0)
     torch.testing.assert_close(features(loaded, codes), features(network, codes), rtol=0, atol=0)
     described = json.loads((tmp_path / "network" / "model.json").read_text("utf-8"))
