@@ -22,8 +22,8 @@ KEPT = 256 << 20
 def keep_freed_memory() -> bool:
     """Let this process keep the memory of freed arrays for the next ones.
 
-    glibc gives that of large arrays back to the system, which fills it with zeros before it gives it out again: of 110 ms for
-    the structure of a sequence of 100 bases, 6 to 9. Elsewhere nothing is done.
+    glibc gives that of large arrays back to the system, which fills it with zeros before it gives it out again; a loop that
+    makes and frees maps of some MB each loses time with that. Elsewhere nothing is done.
 
     Returns:
         whether anything changed.

@@ -138,19 +138,18 @@ def _at(maps: Tensor, mask: Tensor) -> Tensor:
 def _fewest(moments: Moments, allowed: float) -> Fit:
     """The smallest set of channels, of those that taking out one after the other gives, whose loss is within ``allowed`` of
     that of all channels."""
-    hidden = len(moments.channels) - 1
-    kept = list(range(hidden))
-    best = _solved(moments, kept)
-    bound = best[0].loss + allowed
-    fit, saliency = best
+    kept = list(range(len(moments.channels) - 1))
+    fit, saliency = _solved(moments, kept)
+    best, bound = fit, fit.loss + allowed
     while len(kept) > 1:
-        kept = [k for k in kept if k != kept[int(np.argmin(saliency))]]
+        least = int(np.argmin(saliency))
+        kept = kept[:least] + kept[least + 1:]
         fit, saliency = _solved(moments, kept)
         if fit.loss > bound:
             break
         if len(kept) % CHANNELS_AT_A_TIME == 0:
-            best = fit, saliency
-    return best[0]
+            best = fit
+    return best
 
 
 def _solved(moments: Moments, kept: list[int]) -> tuple[Fit, np.ndarray]:

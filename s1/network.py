@@ -233,7 +233,7 @@ class ProposalNetwork(nn.Module):
 
     def _first_in(self, framed: Tensor, window: Window, table: Tensor) -> Tensor:
         """The first convolution in a window, ``(batch, channels, rows, columns)``: one row of the table is added up for each
-        place of the kernel, which takes a sixth of the time of multiplying with channels that are mostly zero.
+        place of the kernel, where a convolution would multiply with channels that are mostly zero.
 
         Args:
             framed: :meth:`pair_codes` with a frame of half a kernel.
