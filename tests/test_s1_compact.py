@@ -194,7 +194,7 @@ def test_the_command_does_not_replace_the_network_that_it_reads(tmp_path):
     assert (tmp_path / "large" / WEIGHTS_FILE).read_bytes() == before
 
 
-def test_the_command_keeps_what_is_no_network(tmp_path):
+def test_the_command_keeps_what_is_no_network(tmp_path, tracking_uri):
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="choose another"):
