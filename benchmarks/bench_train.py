@@ -1,6 +1,6 @@
 """Rows per second of training S2 at the reference experiment's sizes, beside PyTorch's own layers one row at a time.
 
-    python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2]
+    python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2] [--device cuda] [--batch_size 32]
 
 Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. The CPU
 time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes run
@@ -24,7 +24,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from entry.device import chosen_device  # noqa: E402
 from entry.options import load_yaml, validate  # noqa: E402
+from entry.processes import keep_freed_memory  # noqa: E402
 from entry.tracker import MemoryTracker  # noqa: E402
 from pipeline.config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
 from pipeline.prepare import prepare  # noqa: E402
@@ -83,9 +85,9 @@ def data_of(model: str, table: str, cache_dir: str, rows: int) -> EncodedDataset
     return data.take_rows(np.random.default_rng(0).permutation(len(data))[:rows])
 
 
-def ours(config: TrainConfig, data: EncodedDataset, precision: str):
+def ours(config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
     """One epoch as the project trains it."""
-    module = S2Module(config, data, seed=0)
+    module = S2Module(config, data, seed=0).to(device)
     optimiser = module.configure_optimizers()
     batches = EpochBatches(
         data, np.arange(len(data)), batch_size=config.training.batch_size, n_groups=config.training.n_length_groups, seed=0
@@ -93,8 +95,8 @@ def ours(config: TrainConfig, data: EncodedDataset, precision: str):
 
     def epoch() -> None:
         for batch in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss, _, _ = module.step(batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                loss, _, _ = module.step(batch.to(device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -102,14 +104,14 @@ def ours(config: TrainConfig, data: EncodedDataset, precision: str):
     return epoch
 
 
-def plain(config: TrainConfig, data: EncodedDataset):
+def plain(config: TrainConfig, data: EncodedDataset, device: torch.device):
     """One epoch with PyTorch's own layers, a row at a time."""
-    network = PlainNetwork(config, data)
+    network = PlainNetwork(config, data).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.training.lr, betas=config.training.betas)
 
     def epoch() -> None:
         for row in range(len(data)):
-            batch = make_batch(data, np.array([row]))
+            batch = make_batch(data, np.array([row])).to(device)
             loss = batch_loss(network(batch), batch)
             optimiser.zero_grad()
             loss.backward()
@@ -122,13 +124,22 @@ def seconds(epoch) -> tuple[float, float]:
     """Wall and CPU seconds of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     epoch()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def measure(model: str, arguments: argparse.Namespace) -> str:
     """The lines of the table for one model."""
     config, data = config_of(model), data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
-    sides = {"plain": plain(config, data), "32": ours(config, data, "32"), "bf16": ours(config, data, "bf16")}
+    if arguments.batch_size:
+        training = config.training.model_copy(update={"batch_size": arguments.batch_size})
+        config = config.model_copy(update={"training": training})
+    device = chosen_device(arguments.device)
+    keep_freed_memory()
+    sides = {
+        "plain": plain(config, data, device), "32": ours(config, data, "32", device), "bf16": ours(config, data, "bf16", device)
+    }
     for epoch in sides.values():
         epoch()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
@@ -153,6 +164,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch_size", type=int, default=0, help="rows of a batch; 0: as the config says")
     parser.add_argument("--model", choices=MODELS, help="measure this one, in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

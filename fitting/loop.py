@@ -18,7 +18,9 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 
+from entry.device import chosen_device
 from entry.errors import UserError
+from entry.processes import keep_freed_memory
 from entry.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -200,6 +202,9 @@ def fit(
     When ``folder`` holds a ``last.ckpt``, training goes on from there; the result is that of an unbroken training,
     because the order of the data and all random numbers of an epoch depend only on the seed and the epoch's number.
 
+    The network trains on a CUDA device where there is one. The process keeps the memory of freed arrays from then on
+    (:func:`entry.processes.keep_freed_memory`): every step makes and frees the same ones.
+
     Every epoch must have the same number of batches: Lightning asks for ``len(train)`` once, before the first epoch, and
     ends every epoch there.
 
@@ -221,6 +226,7 @@ def fit(
     Raises:
         UserError: the checkpoint in ``folder`` cannot be used, or the loss stops being finite.
     """
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     resume = folder / LAST
     start_epoch = 0
@@ -243,7 +249,7 @@ def fit(
         callbacks.append(TQDMProgressBar(leave=False))
     _quiet()
     trainer = pl.Trainer(
-        accelerator="auto",
+        accelerator=chosen_device().type,
         devices=1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=epochs,

@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from boxtables.table import BoxTable, Ragged
+from entry.device import chosen_device
 from entry.errors import UserError
 from entry.files import atomic_path
 from entry.options import Options, validate
@@ -218,9 +219,11 @@ def predict_each(
 ) -> Iterator[Prediction | Failure]:
     """:func:`predict` as a stream, in the order of the sequences, of which a chunk at a time is in memory.
 
-    ``seconds`` collects the wall seconds of ``proposals``, ``scores`` and ``decoding``.
+    Both networks are moved to the device that the options name. ``seconds`` collects the wall seconds of ``proposals``,
+    ``scores`` and ``decoding``.
     """
     seconds = {} if seconds is None else seconds
+    models.s2.network.to(chosen_device(options.inference.device))  # stage 1 goes there with its first proposals
     for chunk in chunks(sequences, options.chunk):
         reasons = [_refusal(record, options) for record in chunk]
         usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why],
@@ -374,7 +377,8 @@ def save_chain(models: Models, options: ChainOptions, folder: str | Path, about:
         temporary.mkdir()
         save_network(models.s1, temporary / S1_FOLDER, {})
         models.s2.save(temporary / S2_FOLDER)
-        described = {"format": FORMAT, "options": options.model_dump(mode="json"), "about": about}
+        kept = options.model_dump(mode="json", exclude={"inference": {"device"}})  # a matter of the machine, not of the model
+        described = {"format": FORMAT, "options": kept, "about": about}
         (temporary / OPTIONS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 

@@ -59,6 +59,7 @@ MODEL_OVERRIDES = {
     "n_proposal_threshold": "chain.selection.n_proposal_threshold",
     "min_support": "chain.selection.min_support",
     "precision": "chain.inference.precision",
+    "device": "chain.inference.device",
 }
 """Command-line names of these options; the rest is reached through a config file."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from boxtables.table import Ragged
+from entry.device import chosen_device
 from entry.tracker import timed
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import impossible_stems
@@ -264,10 +265,10 @@ def propose_boxes(
     """The boxes that a network proposes for sequences.
 
     Args:
-        network: in any mode; it has no layer that depends on it.
+        network: in any mode; it has no layer that depends on it. It is moved to the device that ``inference`` names.
         codes: ``(L,)`` base codes of each sequence.
         selection: which proposals to keep.
-        inference: sizes of batches and patches.
+        inference: sizes of batches and patches, precision, device.
         seconds: where to add the seconds of the network ("network") and of the rest ("proposals").
         progress: wraps the list of batches, to show a progress bar.
     """
@@ -284,6 +285,7 @@ def propose_selections(
 ) -> list[ProposedBoxes]:
     """As :func:`propose_boxes`, for several selections at the cost of one pass of the network."""
     inference = inference or InferenceOptions()
+    network.to(chosen_device(inference.device))
     seconds = {} if seconds is None else seconds
     lengths = np.array([len(c) for c in codes], np.int64)
     whole = np.flatnonzero(lengths <= inference.patch)

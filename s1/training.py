@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from boxtables.table import BoxTable
+from entry.device import chosen_device
 from entry.errors import UserError
 from entry.tracker import Tracker
 from fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
@@ -257,7 +258,7 @@ def train(
 
 def evaluate(module: S1Module, batches: Iterable[MapBatch]) -> dict[str, float]:
     """The figures of a network on some rows, in single precision, on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device()
     module.to(device).eval()
     with torch.inference_mode():
         return module.summarise("val", [module.step(batch.to(device))[1] for batch in batches])

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from entry.device import chosen_device
 from entry.errors import UserError
 from entry.options import Options
 from entry.tracker import Tracker
@@ -290,12 +291,7 @@ def train(
         result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
-    network = module.network.cpu().eval()
-    return TrainResult(
-        network=network,
-        fit=result,
-        train=evaluate(network, data, train_rows),
-        val=evaluate(network, data, val_rows),
-        test=evaluate(network, data, test_rows) if len(test_rows) else None,
-    )
+    network = module.network.to(chosen_device()).eval()
+    figures = [evaluate(network, data, rows) if len(rows) else None for rows in (train_rows, val_rows, test_rows)]
+    return TrainResult(network.cpu(), result, *figures)
 

@@ -89,6 +89,8 @@ def test_a_failure_is_told_and_the_rest_is_done():
 
 def test_a_sequence_that_breaks_a_stage_fails_alone(monkeypatch):
     class Breaking:
+        network = MODELS.s2.network
+
         def score_table(self, table):
             if (table.lengths == len(SEQUENCES[1].seq)).any():
                 raise RuntimeError("out of\nmemory")
