@@ -1,14 +1,34 @@
-"""Processes: how many to work on, and how they keep their memory."""
+"""Processes: how many to work on, how they end, and how they keep their memory."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
+import threading
 
 
 def default_workers() -> int:
     """One process for each core this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """Let this process end at once when the one that started it is gone, however that came. Else it would work on for nobody
+    and then wait for ever.
+
+    Raises:
+        ValueError: this process was not started by :mod:`multiprocessing`.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise ValueError("the main process has no parent to end with")
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

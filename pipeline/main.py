@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from entry.errors import UserError, run_command
 from entry.options import load_yaml, parse, validate
+from entry.processes import default_workers
 from pipeline.config import SourceOptions, TrainConfig
 from pipeline.notebook import run_notebook
 from pipeline.pictures import mean_roc, roc_figure
+from pipeline.pool import run_each
 from pipeline.prepare import counts_file, encoded_dataset, pruned_table
 from pipeline.source import with_table
-from pipeline.train import TrainReport, run_train
+from pipeline.train import run_train
+from s2.training import TrainResult
 from tracking.runs import DEFAULT_EXPERIMENT, child_runs, start_run
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,10 @@ class MainOptions(SourceOptions):
     split: Literal["order", "group"] = Field("group", description="how rows are split: see the train configs")
     precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
     max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
+    workers: int = Field(
+        0, ge=0, description="trainings at a time, each in a process with its share of the cores; 1: one after the other in"
+        " this one; 0: as many as there are cores and models"
+    )
     experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
 
@@ -49,12 +56,19 @@ COMMAND = "main"
 OPTIONS = MainOptions
 
 
-@dataclass(frozen=True)
-class MainReport:
-    """The parent run, and what each model's training gave, by model name."""
+class Trained(NamedTuple):
+    """A model's run, and what its training gave."""
 
     run_id: str
-    trainings: dict[str, TrainReport]
+    result: TrainResult
+
+
+@dataclass(frozen=True)
+class MainReport:
+    """The parent run, and the training of each model, by model name."""
+
+    run_id: str
+    trainings: dict[str, Trained]
 
 
 def model_configs(options: MainOptions) -> dict[str, TrainConfig]:
@@ -111,9 +125,7 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
                 encoded = encoded_dataset(pruned, config.features, config.seed, data)
                 child.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "featurize", {})
                 child.metrics({"count.rows": len(encoded), "count.boxes": encoded.meta.boxes})
-        trainings = {
-            name: run_train(config, parent_run_id=tracker.run_id, progress=progress) for name, config in configs.items()
-        }
+        trainings = train_each(configs, options.workers, tracker.run_id, progress)
         for part in ("train", "val"):
             evaluations = {name: getattr(report.result, part) for name, report in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
@@ -130,7 +142,28 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
     return MainReport(tracker.run_id, trainings)
 
 
-def _summary(trainings: dict[str, TrainReport]) -> str:
+def train_each(
+    configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str, progress: bool = True
+) -> dict[str, Trained]:
+    """Train models as children of a run, so many at a time (:attr:`MainOptions.workers`); a progress bar has room for one.
+
+    Raises:
+        UserError: of the first training that fails, after the others that had begun; or a process was killed.
+    """
+    workers = min(workers or default_workers(), len(configs))
+    if workers <= 1:
+        return {name: _train(config, parent_run_id, progress) for name, config in configs.items()}
+    jobs = {name: (config, parent_run_id, False) for name, config in configs.items()}
+    trained = dict(run_each(_train, jobs, workers, "set workers to 1, or give the machine more memory"))
+    return {name: trained[k] for k, name in enumerate(configs)}
+
+
+def _train(config: TrainConfig, parent_run_id: str, progress: bool) -> Trained:
+    report = run_train(config, parent_run_id=parent_run_id, progress=progress)
+    return Trained(report.run_id, report.result)
+
+
+def _summary(trainings: Mapping[str, Trained]) -> str:
     return ", ".join(f"{name} {t.result.val.metrics['auroc']:.3f}" for name, t in trainings.items())
 
 

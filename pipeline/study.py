@@ -7,16 +7,12 @@ goes on with one that was killed or failed.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -25,10 +21,12 @@ import yaml
 from entry.errors import UserError, run_command
 from entry.files import file_digest
 from entry.options import parse
+from entry.processes import default_workers
 from entry.tracker import Tracker
 from pipeline.notebook import run_notebook
+from pipeline.pool import run_each
 from pipeline.prepare import encoded_dataset, pruned_table
-from pipeline.study_child import start_worker, work
+from pipeline.study_child import work
 from pipeline.study_config import Child, StudyConfig, resolve
 from pipeline.study_table import FIGURES, markdown, summary
 from s2.config import FeatureConfig
@@ -81,7 +79,6 @@ def run_study(study: StudyConfig, source: Path) -> StudyReport:
             report on these); the tracking store cannot be reached.
     """
     children = resolve(study, source)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each of hundreds of small tables
     digest = file_digest(children[0].config.data.in_file)
     with start_run(
         PARENT_STAGE, f"study {study.name}", experiment=study.experiment, tags={STUDY: study.name}
@@ -164,27 +161,19 @@ def _results(
 ) -> Iterator[tuple[Child, str, str]]:
     """Child, run id and fault of each job, as they come; with several workers, each job in a process of its own kind."""
     deadline = time.time() + 60 * study.max_minutes if study.max_minutes else float("inf")
-    workers = min(study.workers or os.cpu_count() or 1, len(jobs))
+    workers = min(study.workers or default_workers(), len(jobs))
     if workers <= 1:
         for child, run_id in jobs:
             yield child, *work(child, study.name, parent_run_id, run_id, deadline)
         return
     prepare_once([child for child, _ in jobs])
-    os.environ["OMP_NUM_THREADS"] = "1"  # the workers inherit it; this process has its threads already
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
-    try:
-        futures = {
-            pool.submit(work, child, study.name, parent_run_id, run_id, deadline): child for child, run_id in jobs
-        }
-        for future in as_completed(futures):
-            yield futures[future], *future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed (for want of memory?); the same command goes on where it stopped, with fewer workers "
-            "where it is memory"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    arguments = {
+        f"{child.variant.name} seed {child.seed}": (child, study.name, parent_run_id, run_id, deadline)
+        for child, run_id in jobs
+    }
+    advice = "the same command goes on where it stopped, with fewer workers where it is memory"
+    for index, answer in run_each(work, arguments, workers, advice):
+        yield jobs[index][0], *answer
 
 
 def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig, tracker: Tracker) -> pd.DataFrame:

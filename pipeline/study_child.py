@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 
 import numpy as np
@@ -82,11 +81,3 @@ def work(child: Child, study: str, parent_run_id: str, run_id: str | None, deadl
         return run_child(child, study, parent_run_id, run_id), ""
     except UserError as error:
         return "", str(error)
-
-
-def start_worker() -> None:
-    """What a worker process does first: one thread, messages on stderr."""
-    import torch
-
-    torch.set_num_threads(1)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

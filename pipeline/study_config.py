@@ -51,7 +51,7 @@ class StudyConfig(Options):
     max_rejects: int | None = Field(None, ge=-1, description="unusable rows to go on without, in place of the base's")
     cache_dir: str = Field("", description="folder for tables, datasets and checkpoints, in place of the base's")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
-    workers: int = Field(0, ge=0, description="trainings at a time, each with one thread; 0: one per core")
+    workers: int = Field(0, ge=0, description="trainings at a time, each with its share of the cores; 0: one per core")
     max_minutes: float = Field(
         0, ge=0, description="start no training after so many minutes and report on those there are; 0: no limit"
     )

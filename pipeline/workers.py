@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from entry.errors import UserError
-from entry.processes import default_workers, keep_freed_memory
+from entry.processes import default_workers, end_with_parent, keep_freed_memory
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, chunks, predict_each
 from rna import formats
 
@@ -104,6 +104,7 @@ def _start(models: Models, options: ChainOptions) -> None:
 
     global _of_process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
+    end_with_parent()
     torch.set_num_threads(1)
     keep_freed_memory()
     _of_process = models, options

@@ -77,18 +77,19 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     monkeypatch.setattr(main_module, "MODELS", ("baseline", "shuffle_label"))
     monkeypatch.setattr(main_module, "run_notebook", lambda notebook, page, environment: page.write_text("compared"))
     arguments = ["--transcripts", fasta, "--model", network, "--epochs", "1"]
-    report = main_module.main(arguments)
+    report = main_module.main([*arguments, "--workers", "2"])
     runs = children(report.run_id)
     assert [r.data.tags["stage"] for r in runs] == ["segments", "propose", "prune", *["featurize"] * 2, *["train"] * 2]
     assert {r.info.status for r in runs} == {"FINISHED"}
     assert [r.data.tags["reused"] for r in runs[:2]] == ["false"] * 2
     assert runs[5].data.params["data.transcripts"] == fasta and runs[5].data.params["data.in_file"] == ""
     (table,) = Path(".cache", "proposed").glob("*.parquet")
-    assert report.trainings["baseline"].prepared.data.meta.rows_read == read_table(table).table.rows
+    assert runs[3].data.params["kind"] == "baseline"
+    assert runs[3].data.metrics["count.rows"] == read_table(table).table.rows
 
     for step in ("s1.prepare.run_segments", "s1.prepare.run_propose", "pipeline.prepare.prune", "pipeline.prepare.featurize"):
         monkeypatch.setattr(step, lambda *a, **k: pytest.fail("is made again"))
-    again = main_module.main(arguments)
+    again = main_module.main([*arguments, "--workers", "1"])
     runs = children(again.run_id)
     assert [r.data.tags["reused"] for r in runs[:2]] == ["true"] * 2
     first, second = (r.trainings["baseline"].result.val.metrics["auroc"] for r in (report, again))

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from entry.errors import UserError, run_command
 from tracking import client as client_module
 from tracking import resend, runs
-from tracking.runs import CONTINUED_AS, resolve_run_id, start_run
+from tracking.runs import CONTINUED_AS, environment_text, resolve_run_id, start_run
 
 
 def runs_of(experiment: str) -> list:
@@ -81,6 +81,13 @@ def test_a_run_holds_what_was_told(tracking_uri, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     environment = Path(client.download_artifacts(tracker.run_id, "environment.txt")).read_text()
     assert "\nmlflow==" in environment and environment.startswith("# Python 3.")
+
+
+def test_the_environment_tells_what_pytorch_computes_with():
+    import torch
+
+    line = environment_text.__wrapped__().splitlines()[2]
+    assert line.startswith(f"# PyTorch: {torch.get_num_threads()} threads, ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -515,9 +516,15 @@ def _git(*arguments: str) -> str | None:
 
 @functools.cache
 def environment_text() -> str:
-    """Interpreter, system and the exact version of every installed package, in the form of a requirements file."""
+    """Interpreter, system, what PyTorch computes with (sums depend on the number of threads, in their last digits), and the
+    exact version of every installed package, in the form of a requirements file."""
     packages = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
     head = [f"# Python {platform.python_version()}", f"# {platform.platform()}"]
+    if "torch" in sys.modules:
+        import torch
+
+        device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+        head.append(f"# PyTorch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{device}")
     return "\n".join([*head, *sorted(packages, key=str.lower)]) + "\n"
 
 
