@@ -1,12 +1,21 @@
-"""Where networks run: on a CUDA device where there is one, else on the CPU."""
+"""What networks are computed on, and in which precision: a CUDA device where there is one, else the CPU."""
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:  # its import takes seconds, and options are checked without it
+    import torch
+
+logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "32", "bf16"]
+PRECISION_HELP = (
+    "32: single precision; bf16: mixed with bfloat16; auto: bf16 where the processor or CUDA device has instructions for it,"
+    " else 32"
+)
 
 
 def chosen_device(device: Device = "auto") -> torch.device:
@@ -21,6 +30,8 @@ def chosen_device(device: Device = "auto") -> torch.device:
     Raises:
         ValueError: ``cuda`` where there is none.
     """
+    import torch
+
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise ValueError("PyTorch finds no CUDA device here; set auto or cpu")
@@ -28,3 +39,26 @@ def chosen_device(device: Device = "auto") -> torch.device:
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
+
+
+def chosen_precision(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
+    """The precision that an option means on a device; ``auto`` is ``bf16`` where :func:`has_bfloat16`, else ``32``."""
+    if precision == "auto":
+        return "bf16" if has_bfloat16(device) else "32"
+    return precision
+
+
+def warn_of_slow(precision: Precision, device: torch.device) -> None:
+    """A warning where bfloat16 is asked for and takes several times as long as single precision."""
+    if precision == "bf16" and not has_bfloat16(device):
+        logger.warning("precision bf16: this processor has no instructions for bfloat16; 32 (or auto) is several times as fast")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by instructions of its own (on x86: AVX512-BF16 or AMX)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    of_processor = torch.cpu.get_capabilities()
+    return bool(of_processor.get("avx512_bf16") or of_processor.get("amx_bf16"))

@@ -11,14 +11,14 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 
-from entry.device import chosen_device
+from entry.device import Precision, chosen_device, chosen_precision, warn_of_slow
 from entry.errors import UserError
 from entry.processes import keep_freed_memory
 from entry.tracker import Tracker
@@ -190,7 +190,7 @@ def fit(
     seed: int,
     folder: Path,
     tracker: Tracker,
-    precision: Literal["32", "bf16"] = "32",
+    precision: Precision = "32",
     early_stopping: int = 0,
     monitor: str = "val/auroc",
     progress: bool = True,
@@ -216,7 +216,7 @@ def fit(
         seed: of everything random in training.
         folder: for the checkpoints.
         tracker: is told the figures of each epoch.
-        precision: ``32``, or ``bf16`` for mixed precision with bfloat16.
+        precision: :func:`entry.device.chosen_precision`.
         early_stopping: epochs without a better monitored figure until training stops; 0 for never.
         monitor: the figure whose highest value marks the best epoch.
         progress: show a progress bar, where stderr is a terminal.
@@ -227,6 +227,10 @@ def fit(
         UserError: the checkpoint in ``folder`` cannot be used, or the loss stops being finite.
     """
     keep_freed_memory()
+    device = chosen_device()
+    warn_of_slow(precision, device)
+    precision = chosen_precision(precision, device)
+    tracker.tags({"device": device.type, "precision": precision})
     folder.mkdir(parents=True, exist_ok=True)
     resume = folder / LAST
     start_epoch = 0
@@ -249,7 +253,7 @@ def fit(
         callbacks.append(TQDMProgressBar(leave=False))
     _quiet()
     trainer = pl.Trainer(
-        accelerator=chosen_device().type,
+        accelerator=device.type,
         devices=1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=epochs,

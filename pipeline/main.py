@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from entry.device import PRECISION_HELP, Precision
 from entry.errors import UserError, run_command
 from entry.options import load_yaml, parse, validate
 from entry.processes import default_workers
@@ -42,7 +43,7 @@ class MainOptions(SourceOptions):
     epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the preset's")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     split: Literal["order", "group"] = Field("group", description="how rows are split: see the train configs")
-    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
+    precision: Precision = Field("32", description=PRECISION_HELP)
     max_rejects: int = Field(0, ge=-1, description="unusable rows to go on without; -1: any number")
     workers: int = Field(
         0, ge=0, description="trainings at a time, each in a process with its share of the cores; 1: one after the other in"

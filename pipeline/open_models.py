@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, model_validator
 
+from entry.device import chosen_device, warn_of_slow
 from entry.errors import UserError
 from entry.options import Options, validate
 from pipeline.chain import ChainOptions, Models, load_chain
@@ -78,7 +79,9 @@ def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
             open_model(options.s1_model, lambda folder: load_network(folder)[0]),
             open_model(options.s2_model, Scorer.load),
         )
-    return models, overlaid(base, options.chain)
+    chain = overlaid(base, options.chain)
+    warn_of_slow(chain.inference.precision, chosen_device(chain.inference.device))
+    return models, chain
 
 
 def overlaid(base: ChainOptions, given: ChainOptions) -> ChainOptions:

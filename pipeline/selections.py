@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from boxtables.read import read_table
 from boxtables.table import BoxTable
+from entry.device import chosen_device, warn_of_slow
 from entry.errors import UserError, run_command
 from entry.files import atomic_path
 from entry.options import check_outputs, parse
@@ -298,6 +299,7 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
     """
     check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    warn_of_slow(options.precision, chosen_device(options.device))
     network = open_network(options.model)
     read = read_table(options.in_file, require_proposals=False)
     table = read.table

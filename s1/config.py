@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from entry.device import PRECISION_HELP, Precision
 from entry.options import Options
 from s1.selection import SelectionOptions
 
@@ -119,7 +118,7 @@ class TrainingConfig(Options):
     muon_weight_decay: float = Field(0.01, ge=0, description="Muon's weight decay")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay")
     scalar_weight: float = Field(0.2, ge=0, description="weight of the loss of the size as a number beside the others")
-    precision: Literal["32", "bf16"] = Field("bf16", description="32: single precision; bf16: mixed with bfloat16")
+    precision: Precision = Field("auto", description=PRECISION_HELP)
 
 
 class S1Config(Options):

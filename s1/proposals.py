@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from boxtables.table import Ragged
-from entry.device import chosen_device
+from entry.device import chosen_device, chosen_precision
 from entry.tracker import timed
 from rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna.pairs import impossible_stems
@@ -285,7 +285,9 @@ def propose_selections(
 ) -> list[ProposedBoxes]:
     """As :func:`propose_boxes`, for several selections at the cost of one pass of the network."""
     inference = inference or InferenceOptions()
-    network.to(chosen_device(inference.device))
+    device = chosen_device(inference.device)
+    network.to(device)
+    inference = inference.model_copy(update={"precision": chosen_precision(inference.precision, device)})
     seconds = {} if seconds is None else seconds
     lengths = np.array([len(c) for c in codes], np.int64)
     whole = np.flatnonzero(lengths <= inference.patch)

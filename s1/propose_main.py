@@ -16,6 +16,7 @@ from tqdm import tqdm
 from boxtables.read import read_table
 from boxtables.table import BoxTable, Ragged
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
+from entry.device import chosen_device, warn_of_slow
 from entry.errors import UserError, run_command
 from entry.files import file_digest
 from entry.options import check_outputs, parse
@@ -135,6 +136,7 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
     """
     _check_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    warn_of_slow(options.precision, chosen_device(options.device))
     network = open_network(options.model)
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from entry.device import Device, chosen_device
+from entry.device import PRECISION_HELP, Device, Precision, chosen_device
 from entry.options import Options
 
 Selection = Literal["on_threshold", "n_proposal", "both", "union", "support"]
@@ -58,7 +58,7 @@ class InferenceOptions(Options):
 
     batch_pixels: int = Field(49152, ge=1, description="map cells in a batch: rows times the square of the longest")
     patch: int = Field(384, ge=16, description="longest map computed whole; longer ones in patches of this side")
-    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
+    precision: Precision = Field("32", description=PRECISION_HELP)
     device: Device = Field(
         "auto", description="where the networks run; auto: on a CUDA device where there is one, else on the CPU"
     )

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from entry.device import PRECISION_HELP, Precision
 from entry.options import Options
 from s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
 
@@ -132,7 +133,7 @@ class TrainingConfig(Options):
     lr_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: the learning rate rises for the first twentieth and then falls to 0 at the last step"
     )
-    precision: Literal["32", "bf16"] = Field("32", description="32: single precision; bf16: mixed with bfloat16")
+    precision: Precision = Field("32", description=PRECISION_HELP)
     early_stopping: int = Field(0, ge=0, description="stop after so many epochs without a better val/auroc; 0: never")
     dropout_off_after_first_epoch: bool = Field(
         False, description="train without dropout from the second epoch, as the reference's baseline did by mistake"
