@@ -156,7 +156,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     network, what = network_to_time(given.model)
-    inference = InferenceOptions(precision=given.precision)
+    inference = InferenceOptions(precision=given.precision, device="cpu")
     clock = time.process_time if given.threads == 1 else time.perf_counter
     proposals.timed = timed_with(clock)
     unit = "CPU time of one thread" if given.threads == 1 else f"wall time, {given.threads} threads"

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32", "bf16"]
 PRECISION_HELP = (
-    "32: single precision; bf16: mixed with bfloat16; auto: bf16 where the processor or CUDA device has instructions for it,"
+    "32: single precision; bf16: mixed with bfloat16; auto: bf16 on CUDA devices and x86 processors with instructions for it,"
     " else 32"
 )
 
@@ -49,13 +49,14 @@ def chosen_precision(precision: Precision, device: torch.device) -> Literal["32"
 
 
 def warn_of_slow(precision: Precision, device: torch.device) -> None:
-    """A warning where bfloat16 is asked for and takes several times as long as single precision."""
+    """A warning where bfloat16 is asked for and likely to take several times as long as single precision."""
     if precision == "bf16" and not has_bfloat16(device):
-        logger.warning("precision bf16: this processor has no instructions for bfloat16; 32 (or auto) is several times as fast")
+        logger.warning("precision bf16: no instructions for bfloat16 are known here; without them, 32 (or auto) is much faster")
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 by instructions of its own (on x86: AVX512-BF16 or AMX)."""
+    """Whether a device multiplies matrices of bfloat16 by instructions of its own (CUDA, and on x86 AVX512-BF16 or AMX;
+    others are not known)."""
     import torch
 
     if device.type == "cuda":

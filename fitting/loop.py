@@ -30,6 +30,9 @@ BEST = "best.ckpt"
 CHECKPOINTS = "checkpoints"
 """Folder of a run's artifacts that holds copies of both."""
 
+COMPUTED = "computed"
+"""Key under which a checkpoint keeps in which precision and on how many threads it was trained."""
+
 _NO_FIGURE = -1.0  # stands for an undefined figure where the best epoch is chosen: worse than any real one
 _SEED_STRIDE = 1_000_003  # keeps the seeds of neighbouring training seeds' epochs apart
 
@@ -111,6 +114,7 @@ class FitResult:
         figures: all figures of the last epoch.
         seconds: wall seconds of this fit (of the last part, when resumed).
         checkpoint: the best checkpoint; None if no epoch had a figure.
+        precision: ``32`` or ``bf16``.
     """
 
     best_epoch: int
@@ -119,13 +123,14 @@ class FitResult:
     figures: Mapping[str, float]
     seconds: float
     checkpoint: Path | None
+    precision: str
 
 
 class _Epochs(pl.Callback):
-    """Seeds each epoch, steps the data's epoch, and tells the tracker the figures."""
+    """Seeds each epoch, steps the data's epoch, and tells the tracker the figures; checkpoints say how they were computed."""
 
-    def __init__(self, dataset: EpochDataset, seed: int, tracker: Tracker) -> None:
-        self.dataset, self.seed, self.tracker = dataset, seed, tracker
+    def __init__(self, dataset: EpochDataset, seed: int, tracker: Tracker, computed: Mapping[str, Any]) -> None:
+        self.dataset, self.seed, self.tracker, self.computed = dataset, seed, tracker, computed
         self.started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
@@ -136,6 +141,9 @@ class _Epochs(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         torch.manual_seed(self.seed * _SEED_STRIDE + trainer.current_epoch)
         self.started = time.perf_counter()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: TrackedModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[COMPUTED] = dict(self.computed)
 
     def on_validation_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         figures = dict(module.epoch_figures)
@@ -224,18 +232,24 @@ def fit(
         max_seconds: stop after the epoch in which this much time has passed; None for no limit.
 
     Raises:
-        UserError: the checkpoint in ``folder`` cannot be used, or the loss stops being finite.
+        UserError: the checkpoint in ``folder`` cannot be used, the loss stops being finite, or a CUDA device's memory is out.
     """
     keep_freed_memory()
     device = chosen_device()
-    warn_of_slow(precision, device)
-    precision = chosen_precision(precision, device)
-    tracker.tags({"device": device.type, "precision": precision})
     folder.mkdir(parents=True, exist_ok=True)
     resume = folder / LAST
-    start_epoch = 0
+    start_epoch, before = 0, {}
     if resume.is_file():
-        start_epoch = checkpoint_epoch(resume)
+        checkpoint = load_checkpoint(resume)
+        start_epoch, before = int(checkpoint["epoch"]) + 1, checkpoint.get(COMPUTED, {})
+        if precision == "auto":
+            precision = before.get("precision", precision)  # the same to the end
+    warn_of_slow(precision, device)
+    computed = {"precision": chosen_precision(precision, device), "threads": torch.get_num_threads(), "device": device.type}
+    if before and before != computed:
+        logger.warning("training goes on with %s, after %s: figures are not those of an unbroken one to the last digit",
+                       _told(computed), _told(before))
+    tracker.tags({name: str(value) for name, value in computed.items()})
     train.set_epoch(start_epoch)
     best = ModelCheckpoint(
         folder, filename="best", monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False
@@ -243,7 +257,7 @@ def fit(
     last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     module.monitor = monitor
     callbacks: list[pl.Callback] = [
-        _Epochs(train, seed, tracker),
+        _Epochs(train, seed, tracker, computed),
         _MirrorCheckpoint(folder, tracker, mirror_every),
     ]
     if early_stopping:
@@ -255,7 +269,7 @@ def fit(
     trainer = pl.Trainer(
         accelerator=device.type,
         devices=1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if computed["precision"] == "bf16" else "32-true",
         max_epochs=epochs,
         max_time=None if max_seconds is None else {"seconds": max_seconds},
         callbacks=[*callbacks, best, last],
@@ -280,6 +294,10 @@ def fit(
                 ckpt_path=str(resume) if resume.is_file() else None,
                 weights_only=True,
             )
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the memory of the CUDA device is out; set a smaller batch_size, or workers 1 where several models are trained"
+            ) from error
         except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
             if trainer.interrupted:
                 raise KeyboardInterrupt from error
@@ -293,7 +311,12 @@ def fit(
         figures=dict(getattr(module, "epoch_figures", {})),
         seconds=time.perf_counter() - started,
         checkpoint=path if path and path.is_file() else None,
+        precision=computed["precision"],
     )
+
+
+def _told(computed: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in computed.items())
 
 
 def _loader(batches: Any) -> torch.utils.data.DataLoader:

@@ -223,7 +223,6 @@ def predict_each(
     ``scores`` and ``decoding``.
     """
     seconds = {} if seconds is None else seconds
-    models.s2.network.to(chosen_device(options.inference.device))  # stage 1 goes there with its first proposals
     for chunk in chunks(sequences, options.chunk):
         reasons = [_refusal(record, options) for record in chunk]
         usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why],
@@ -283,6 +282,7 @@ def _predict_chunk(
         table = prune(table, options.pruning).table
         table, left_out = surest(table, options.max_boxes)
     with timed(seconds, "scores"):
+        models.s2.network.to(chosen_device(options.inference.device))  # stage 1 went there with its proposals
         scores = np.concatenate([np.zeros(0), *models.s2.score_table(table)])
     with timed(seconds, "decoding"):
         boxes = table.proposals

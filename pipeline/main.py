@@ -22,7 +22,7 @@ from pipeline.pool import run_each
 from pipeline.prepare import counts_file, encoded_dataset, pruned_table
 from pipeline.source import with_table
 from pipeline.train import run_train
-from s2.training import TrainResult
+from s2.training import Evaluation
 from tracking.runs import DEFAULT_EXPERIMENT, child_runs, start_run
 
 logger = logging.getLogger(__name__)
@@ -58,10 +58,11 @@ OPTIONS = MainOptions
 
 
 class Trained(NamedTuple):
-    """A model's run, and what its training gave."""
+    """A model's run, and the scores of its two parts."""
 
     run_id: str
-    result: TrainResult
+    train: Evaluation
+    val: Evaluation
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
                 child.metrics({"count.rows": len(encoded), "count.boxes": encoded.meta.boxes})
         trainings = train_each(configs, options.workers, tracker.run_id, progress)
         for part in ("train", "val"):
-            evaluations = {name: getattr(report.result, part) for name, report in trainings.items()}
+            evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
             curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
             tracker.figure(roc_figure(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
@@ -154,18 +155,19 @@ def train_each(
     workers = min(workers or default_workers(), len(configs))
     if workers <= 1:
         return {name: _train(config, parent_run_id, progress) for name, config in configs.items()}
+    threads = max(1, default_workers() // workers)
     jobs = {name: (config, parent_run_id, False) for name, config in configs.items()}
-    trained = dict(run_each(_train, jobs, workers, "set workers to 1, or give the machine more memory"))
+    trained = dict(run_each(_train, jobs, workers, threads, "set workers to 1, or give the machine more memory"))
     return {name: trained[k] for k, name in enumerate(configs)}
 
 
 def _train(config: TrainConfig, parent_run_id: str, progress: bool) -> Trained:
     report = run_train(config, parent_run_id=parent_run_id, progress=progress)
-    return Trained(report.run_id, report.result)
+    return Trained(report.run_id, report.result.train, report.result.val)
 
 
 def _summary(trainings: Mapping[str, Trained]) -> str:
-    return ", ".join(f"{name} {t.result.val.metrics['auroc']:.3f}" for name, t in trainings.items())
+    return ", ".join(f"{name} {t.val.metrics['auroc']:.3f}" for name, t in trainings.items())
 
 
 def main(argv: Sequence[str] | None = None) -> MainReport:

@@ -1,33 +1,42 @@
-"""Jobs on several processes, each with its share of the cores."""
+"""Jobs on several processes, each with its share of the cores.
+
+A process that works on a job is interrupted (Ctrl-C) and terminated in order, like a command: the job can clean up and tell its
+run. A process without a job takes no notice of Ctrl-C, so that it does not take the others down with it.
+"""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from entry.errors import UserError
-from entry.processes import default_workers, end_with_parent
+from entry.processes import end_with_parent, interrupts_ignored
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
 
 def run_each(
-    work: Callable[..., Answer], jobs: Mapping[str, tuple[Any, ...]], workers: int, advice: str
+    work: Callable[..., Answer], jobs: Mapping[str, tuple[Any, ...]], workers: int, threads: int, advice: str
 ) -> Iterator[tuple[int, Answer]]:
     """``work(*job)`` of every job, each in one of so many fresh processes.
 
     Args:
-        work: a function of a module; what it raises is raised here.
+        work: a function of a module; what it raises is raised here, after the jobs that had begun.
         jobs: its arguments, by a name that stands before each message of the job.
-        workers: processes, two or more; the cores are divided among them.
+        workers: processes, two or more.
+        threads: of each process, for PyTorch.
         advice: what to do when a process is killed, as the end of a sentence.
 
     Yields:
@@ -36,24 +45,47 @@ def run_each(
     Raises:
         UserError: a process was killed.
     """
-    threads = max(1, default_workers() // workers)
     with _inherited("OMP_NUM_THREADS", str(threads)):  # read when PyTorch is loaded; this process has its threads already
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (threads,))
+        context = multiprocessing.get_context("spawn")
+        stopped = context.Event()
+        pool = ProcessPoolExecutor(workers, context, _start, (threads, stopped))
         try:
             waiting = enumerate(jobs.items())
-            running: dict[Future[Answer], int] = {}
+            running: dict[Future[Answer], tuple[int, str]] = {}
             while True:
                 # No job waits within the pool: after Ctrl-C, which ends the running ones, a process would go on with it.
                 for k, (name, job) in islice(waiting, workers - len(running)):
-                    running[pool.submit(_named, name, work, job)] = k
+                    with interrupts_ignored():  # inherited by the process that this may start, until it has a job
+                        running[pool.submit(_named, name, work, job)] = k, name
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), future.result()
+                    k, name = running.pop(future)
+                    yield k, _answer(future, name, len(running))
         except BrokenProcessPool as error:
             raise UserError(f"a worker process was killed (for want of memory?); {advice}") from error
+        except (KeyboardInterrupt, SystemExit) as stop:
+            stopped.set()
+            _stop_children(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _answer(future: Future[Answer], name: str, others: int) -> Answer:
+    try:
+        return future.result()
+    except UserError as error:
+        if others:
+            logger.error("%s failed (%s); waiting for what had begun", name, error)
+        raise
+
+
+def _stop_children(number: signal.Signals) -> None:
+    """Pass a signal on, which came to this process alone; a child that had it too takes no second one."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, number)
 
 
 @contextmanager
@@ -70,7 +102,13 @@ def _inherited(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _start(threads: int) -> None:
+_stopped: Event | None = None
+"""Set when no job may begin any more: a process that was starting when the others were stopped has not noticed."""
+
+
+def _start(threads: int, stopped: Event) -> None:
+    global _stopped
+    _stopped = stopped
     end_with_parent()
     import torch
 
@@ -81,4 +119,26 @@ def _start(threads: int) -> None:
 def _named(name: str, work: Callable[..., Answer], job: tuple[Any, ...]) -> Answer:
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(name.replace("%", "%%") + ": %(message)s"))
-    return work(*job)
+    with _stopped_in_order():
+        if _stopped is not None and _stopped.is_set():
+            raise KeyboardInterrupt
+        return work(*job)
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Ctrl-C raises :class:`KeyboardInterrupt` and SIGTERM :class:`SystemExit` in the block, whichever comes first; what comes
+    after it is ignored there, so that it cannot break into the cleaning up."""
+
+    def leave(number: int, frame: object) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

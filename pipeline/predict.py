@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from tqdm import tqdm
 
+from entry.device import chosen_device
 from entry.errors import UserError, run_command
 from entry.files import atomic_path, check_folder, file_digest
 from entry.options import parse
@@ -298,7 +299,7 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
             writer = Writer(folder, f"Structures of {Path(options.sequences).name}", options, stack)
             for reject in found.rejected:
                 writer.fail(Failure(reject.name, reject.reason), reject.line)
-            workers = workers_for(found.records, options.workers)
+            workers = workers_for(found.records, options.workers, chosen_device(chain.inference.device))
             _predict_all(found.records, workers, models, chain, writer, seconds, progress)
         with timed(seconds, "write"):
             writer.finish(_facts(options, writer, digest, seconds))

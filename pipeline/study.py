@@ -161,7 +161,8 @@ def _results(
 ) -> Iterator[tuple[Child, str, str]]:
     """Child, run id and fault of each job, as they come; with several workers, each job in a process of its own kind."""
     deadline = time.time() + 60 * study.max_minutes if study.max_minutes else float("inf")
-    workers = min(study.workers or default_workers(), len(jobs))
+    asked = study.workers or default_workers()
+    workers = min(asked, len(jobs))
     if workers <= 1:
         for child, run_id in jobs:
             yield child, *work(child, study.name, parent_run_id, run_id, deadline)
@@ -172,7 +173,7 @@ def _results(
         for child, run_id in jobs
     }
     advice = "the same command goes on where it stopped, with fewer workers where it is memory"
-    for index, answer in run_each(work, arguments, workers, advice):
+    for index, answer in run_each(work, arguments, workers, max(1, default_workers() // asked), advice):
         yield jobs[index][0], *answer
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 
+import torch
+
 from entry.errors import UserError
-from entry.processes import default_workers, end_with_parent, keep_freed_memory
+from entry.processes import default_workers, end_with_parent, interrupts_ignored, keep_freed_memory
 from pipeline.chain import ChainOptions, Failure, Models, Prediction, chunks, predict_each
 from rna import formats
 
 CELLS_PER_WORKER = 2_000_000
 """Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""
+
+MOST_ON_CUDA = 8
+"""Processes that share a CUDA device unless more are asked for: each takes half a GB of its memory before it works."""
 
 CHUNKS_PER_WORKER = 4
 """Chunks that each process is given at least, so that all end at about the same time."""
@@ -29,12 +32,14 @@ LARGEST_CHUNK = 16
 _Answer = tuple[list[Prediction | Failure], dict[str, float]]
 
 
-def workers_for(sequences: Sequence[formats.Sequence], workers: int) -> int:
-    """How many processes: as asked for, at most one per sequence; or with 0 as many as there are cores and enough work."""
+def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: torch.device) -> int:
+    """How many processes: as asked for, at most one per sequence; or with 0 as many as there are cores and enough work, on a
+    CUDA device at most :data:`MOST_ON_CUDA`."""
     if workers:
         return min(workers, max(len(sequences), 1))
     cells = sum(len(record.seq) ** 2 for record in sequences)
-    return max(1, min(default_workers(), cells // CELLS_PER_WORKER))
+    most = min(default_workers(), MOST_ON_CUDA) if device.type == "cuda" else default_workers()
+    return max(1, min(most, cells // CELLS_PER_WORKER))
 
 
 def predict_on(
@@ -75,19 +80,6 @@ def predict_on(
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing in the block. Outside of the main thread, which alone has a say in it, nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _collected(answer: Future[_Answer], seconds: dict[str, float]) -> list[Prediction | Failure]:
     results, spent = answer.result()
     for name, value in spent.items():
@@ -100,8 +92,6 @@ _of_process: tuple[Models, ChainOptions] | None = None
 
 
 def _start(models: Models, options: ChainOptions) -> None:
-    import torch
-
     global _of_process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
     end_with_parent()

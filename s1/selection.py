@@ -66,5 +66,6 @@ class InferenceOptions(Options):
     @field_validator("device")
     @classmethod
     def _there(cls, device: Device) -> Device:
-        chosen_device(device)
+        if device == "cuda":
+            chosen_device(device)
         return device

@@ -240,6 +240,7 @@ def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dic
         "train_rows": len(result.train_rows),
         "val_rows": len(result.val_rows),
         "epochs": result.fit.epochs,
+        "precision": result.fit.precision,
         "figures": {name: value if math.isfinite(value) else None for name, value in result.figures.items()},
         "weights": weight_count(result.network),
         "receptive_field": 2 * receptive_field(config.network) + 1,

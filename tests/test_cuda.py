@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from entry.tracker import MemoryTracker
 from pipeline.chain import ChainOptions, Models, Prediction, Predictions, predict
 from pipeline.workers import predict_on
 from rna.formats import Sequence
@@ -117,8 +118,10 @@ def test_a_broken_training_goes_on(tmp_path, kind, precision):
     whole = fitted(tmp_path / "whole", config, data)
     with pytest.raises(Killed):
         fitted(tmp_path / "broken", config, data, DyingTracker(1))
-    resumed = fitted(tmp_path / "broken", config, data)
-    assert resumed.fit.epochs == EPOCHS
+    after = MemoryTracker()
+    resumed = fitted(tmp_path / "broken", config, data, after)
+    assert [step for step, _ in after.metric_values["val/loss"]] == [*range(1, EPOCHS)]
+    assert (after.tag_values["device"], after.tag_values["precision"]) == ("cuda", precision)
     assert next(resumed.network.parameters()).device.type == "cpu"
     tolerance = 1e-3 if precision == "32" else 5e-2  # sums of many threads are not the same twice
     for a, b in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):

@@ -92,7 +92,7 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     again = main_module.main([*arguments, "--workers", "1"])
     runs = children(again.run_id)
     assert [r.data.tags["reused"] for r in runs[:2]] == ["true"] * 2
-    first, second = (r.trainings["baseline"].result.val.metrics["auroc"] for r in (report, again))
+    first, second = (r.trainings["baseline"].val.metrics["auroc"] for r in (report, again))
     assert first == second
 
 

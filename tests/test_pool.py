@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from entry.errors import UserError
-from entry.processes import default_workers
 from pipeline.pool import run_each
 
+THREADS = 3
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,9 +39,8 @@ def killed(number: int) -> None:
 def test_every_job_is_answered_with_its_share_of_the_cores(monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     jobs = {f"{n} %": (n,) for n in (2, 4, 6)}
-    answers = dict(run_each(halved, jobs, 2, "wait"))
-    threads = max(1, default_workers() // 2)
-    assert answers == {k: (k + 1, threads, str(threads)) for k in range(3)}
+    answers = dict(run_each(halved, jobs, 2, THREADS, "wait"))
+    assert answers == {k: (k + 1, THREADS, str(THREADS)) for k in range(3)}
     assert os.environ["OMP_NUM_THREADS"] == "7"
     said = capfd.readouterr().err.splitlines()
     assert sorted(said) == ["2 %: works on 2", "4 %: works on 4", "6 %: works on 6"]
@@ -48,22 +48,31 @@ def test_every_job_is_answered_with_its_share_of_the_cores(monkeypatch, capfd):
 
 def test_what_is_wrong_with_a_job_is_raised_here():
     with pytest.raises(UserError, match=r"^3 is odd$"):
-        list(run_each(halved, {"odd": (3,), "even": (2,)}, 2, "wait"))
+        list(run_each(halved, {"odd": (3,), "even": (2,)}, 2, THREADS, "wait"))
 
 
 def test_a_killed_process_is_told_with_advice():
     with pytest.raises(UserError, match=r"^a worker process was killed \(for want of memory\?\); take a walk$"):
-        list(run_each(killed, {"one": (1,), "two": (2,)}, 2, "take a walk"))
+        list(run_each(killed, {"one": (1,), "two": (2,)}, 2, 1, "take a walk"))
 
 
-def noted(path: str) -> None:
+def noted(path: str, seconds: float = 600.0) -> None:
+    """Notes its process, works, and when it is stopped takes a while to clean up and notes by what it was stopped."""
     Path(path).write_text(str(os.getpid()))
-    time.sleep(600)
+    try:
+        time.sleep(seconds)
+    except BaseException as stop:
+        time.sleep(1)
+        Path(path).with_suffix(".stopped").write_text(type(stop).__name__)
+        raise
 
 
 def alive(pid: int) -> bool:
     """Whether a process works; a zombie does not."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def within(seconds: float, holds: Callable[[], bool]) -> bool:
@@ -75,18 +84,58 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def test_processes_end_with_the_one_that_started_them(tmp_path):
-    script = (
-        "from pipeline.pool import run_each; from tests.test_pool import noted\n"
-        f"if __name__ == '__main__': list(run_each(noted, {{n: ({str(tmp_path)!r} + '/' + n,) for n in 'ab'}}, 2, ''))\n"
+@pytest.fixture
+def command(tmp_path) -> Iterator[subprocess.Popen]:
+    """A command with a long job in each of two processes and, where one is short, no work for its process."""
+    (tmp_path / "script.py").write_text(
+        "import signal, sys\n"
+        "from entry.errors import run_command\n"
+        "from pipeline.pool import run_each\n"
+        "from tests.test_pool import noted\n"
+        "def main(argv):\n"
+        "    list(run_each(noted, {'a': (sys.argv[1] + '/a', float(sys.argv[2])), 'b': (sys.argv[1] + '/b',)}, 2, 1, ''))\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    raise SystemExit(run_command(main))\n"
     )
-    (tmp_path / "script.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env=environment)
-    notes = [tmp_path / "a", tmp_path / "b"]
-    assert within(60, lambda: all(note.is_file() and note.read_text() for note in notes))
-    workers = [int(note.read_text()) for note in notes]
+    started = []
+
+    def start(seconds: float) -> tuple[subprocess.Popen, list[int]]:
+        run = subprocess.Popen(
+            [sys.executable, str(tmp_path / "script.py"), str(tmp_path), str(seconds)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )
+        started.append(run)
+        notes = [tmp_path / "a", tmp_path / "b"]
+        assert within(60, lambda: all(note.is_file() and note.read_text() for note in notes))
+        return run, [int(note.read_text()) for note in notes]
+
+    yield start
+    for run in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+def test_processes_end_with_the_one_that_started_them(command):
+    run, workers = command(600)
     assert all(alive(pid) for pid in workers)
-    parent.kill()
-    parent.wait()
+    run.kill()
+    run.wait()
     assert within(30, lambda: not any(alive(pid) for pid in workers))
+
+
+@pytest.mark.parametrize("seconds", [600, 0], ids=["both work", "one has no work"])
+@pytest.mark.parametrize("everyone", [True, False], ids=["to all", "to the command alone"])
+@pytest.mark.parametrize(("number", "said", "status"), [
+    (signal.SIGINT, "KeyboardInterrupt", 130), (signal.SIGTERM, "SystemExit", 128 + signal.SIGTERM),
+])
+def test_jobs_are_stopped_in_order(command, tmp_path, number, said, status, everyone, seconds):
+    run, workers = command(seconds)
+    time.sleep(0.5)  # so that the short job is over
+    os.kill(-run.pid if everyone else run.pid, number)
+    assert run.wait(30) == status
+    assert (tmp_path / "b.stopped").read_text() == said
+    assert (tmp_path / "a.stopped").exists() == (seconds > 0)
+    assert "Traceback" not in run.stderr.read()
+    assert within(10, lambda: not any(alive(pid) for pid in workers))

@@ -13,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import entry.device
 import s2.training
 from entry.errors import UserError
 from entry.tracker import MemoryTracker
-from fitting.loop import BEST, LAST, load_checkpoint
+from fitting.loop import BEST, COMPUTED, LAST, load_checkpoint
 from s2.batches import make_batch
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from s2.network import BoxNetwork
@@ -160,6 +161,31 @@ def test_a_training_killed_within_an_epoch_goes_on_as_an_unbroken_one(tmp_path, 
     resumed = fitted(tmp_path / "broken")
     assert same_network(whole.network, resumed.network)
     assert resumed.val.metrics == pytest.approx(whole.val.metrics, abs=0, nan_ok=True)
+
+
+def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(entry.device, "has_bfloat16", lambda device: True)
+    config, before, after = config_of(precision="auto"), DyingTracker(1), MemoryTracker()
+    with pytest.raises(Killed):
+        fitted(tmp_path, config, tracker=before)
+    assert load_checkpoint(tmp_path / LAST)[COMPUTED]["precision"] == "bf16"
+    monkeypatch.setattr(entry.device, "has_bfloat16", lambda device: False)
+    assert fitted(tmp_path, config, tracker=after).fit.precision == "bf16"
+    assert before.tag_values == after.tag_values == {
+        "precision": "bf16", "device": "cpu", "threads": str(torch.get_num_threads())
+    }
+    assert caplog.text.count("precision bf16: no instructions") == 1
+    fresh = MemoryTracker()
+    assert fitted(tmp_path / "fresh", config_of(epoch=1, precision="auto"), tracker=fresh).fit.precision == "32"
+
+
+def test_another_number_of_threads_is_told(tmp_path, monkeypatch, caplog):
+    with pytest.raises(Killed):
+        fitted(tmp_path, tracker=DyingTracker(1))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    fitted(tmp_path)
+    assert f"threads {threads + 1}, device cpu, after precision 32, threads {threads}, device cpu" in caplog.text
 
 
 def test_a_finished_training_can_be_made_longer(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from entry.errors import UserError
 from pipeline import workers
@@ -60,8 +61,11 @@ def test_processes_are_for_work_that_is_worth_them(monkeypatch):
     monkeypatch.setattr(workers, "default_workers", lambda: 8)
     few, many = [formats.Sequence("a", "A" * 100)], [formats.Sequence("a", "A" * 1000)] * 7
     assert CELLS_PER_WORKER == 2_000_000
-    assert [workers_for(few, 0), workers_for(many, 0), workers_for(many * 10, 0)] == [1, 3, 8]
-    assert [workers_for(few, 5), workers_for(many, 5), workers_for([], 5)] == [1, 5, 1]
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [workers_for(of, 0, cpu) for of in (few, many, many * 10)] == [1, 3, 8]
+    assert [workers_for(of, 5, cpu) for of in (few, many, [])] == [1, 5, 1]
+    monkeypatch.setattr(workers, "default_workers", lambda: 64)
+    assert [workers_for(many * 100, *how) for how in ((0, cpu), (0, cuda), (20, cuda))] == [64, 8, 20]
 
 
 FAULTS = """

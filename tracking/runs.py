@@ -523,8 +523,7 @@ def environment_text() -> str:
     if "torch" in sys.modules:
         import torch
 
-        device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-        head.append(f"# PyTorch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}{device}")
+        head.append(f"# PyTorch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
     return "\n".join([*head, *sorted(packages, key=str.lower)]) + "\n"
 
 
