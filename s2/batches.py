@@ -17,6 +17,7 @@ from torch import Tensor
 from rna.boxes import BOX_TYPES, ragged_take
 from rna.sequence import BASES
 from s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
+from s2.prefix_lstm import PrefixTree, prefix_tree
 
 BEYOND = len(BASES)
 """Code that stands behind the end of a sequence in a batch."""
@@ -30,11 +31,13 @@ class BoxSequences:
         values: ``(positions, channels)`` float32; all first positions, then all second ones, ..., boxes by falling length.
         step_sizes: ``(longest,)`` int64 on the CPU; how many boxes reach each position.
         box: ``(n,)`` int64; the index in the batch of each box, in the packed order (falling length).
+        tree: the prefixes that the boxes have in common, on the CPU.
     """
 
     values: Tensor
     step_sizes: Tensor
     box: Tensor
+    tree: PrefixTree
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,12 @@ def _box_sequences(data: EncodedDataset, code: int, boxes: np.ndarray, in_batch:
     step_sizes = np.searchsorted(-lengths, -np.arange(longest), side="left")  # boxes longer than each position
     within = np.arange(step_sizes.sum()) - np.repeat(np.cumsum(step_sizes) - step_sizes, step_sizes)
     position = np.repeat(np.arange(longest), step_sizes)
+    packed = np.asarray(values[starts[within] + position])
     return BoxSequences(
-        values=torch.from_numpy(np.asarray(values[starts[within] + position], dtype=np.float32)),
+        values=torch.from_numpy(packed.astype(np.float32)),
         step_sizes=torch.from_numpy(np.asarray(step_sizes, dtype=np.int64)),
         box=torch.from_numpy(in_batch[order]),
+        tree=prefix_tree(np.packbits(packed, axis=1)[:, 0], step_sizes),
     )
 
 

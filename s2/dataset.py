@@ -89,7 +89,7 @@ class EncodedDataset:
         seq_length: ``(rows,)`` int32; length of each sequence in bases.
         n_target: ``(rows,)`` int32; boxes of each target structure.
         bases: ``(sum of seq_length,)`` uint8 base codes of the sequences, one after the other; empty for kinds without them.
-        seq_values: by type name, ``(positions, channels)`` uint8: bases of all boxes of the type, one after the other.
+        seq_values: by type name, ``(positions, channels)`` uint8, 0 or 1: bases of all boxes of the type, one after the other.
         seq_offsets: by type name, ``(boxes of the type + 1,)`` int64 into ``seq_values``; boxes in dataset order.
 
     Raises:

@@ -114,7 +114,7 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     return values * dropout_mask(values.shape, probability, values)
 
 
-def _outer(left: Tensor, right: Tensor) -> Tensor:
+def outer(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, ``(n, a)`` and ``(n, b)`` to ``(a, b)``: the gradient of a weight."""
     if left.shape[1] <= right.shape[1]:
         return matmul_transposed(left.t(), right.t())
@@ -134,7 +134,7 @@ class _Linear(torch.autograd.Function):
         gradient = gradient.contiguous()
         return (
             matmul_transposed(gradient, weight.t()) if ctx.needs_input_grad[0] else None,
-            _outer(gradient, x),
+            outer(gradient, x),
             gradient.sum(0) if ctx.has_bias else None,
         )
 
@@ -167,9 +167,9 @@ def _feed_forward_gradients(
     torch.ops.aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
     return (
         matmul_transposed(d_hidden, weight_in.t()),
-        _outer(d_hidden, x),
+        outer(d_hidden, x),
         d_hidden.sum(0),
-        _outer(gradient, hidden),
+        outer(gradient, hidden),
         gradient.sum(0),
     )
 
@@ -250,7 +250,7 @@ class _AttentionSublayer(torch.autograd.Function):
         d_x, d_norm_weight, d_norm_bias = torch.ops.aten.native_layer_norm_backward(
             d_normed.to(x.dtype), x, x.shape[1:], mean, rstd, norm_weight, norm_bias, [True] * 3
         )
-        d_weights = (_outer(d_packed, normed), d_packed.sum(0), _outer(d_attended, mixed), d_attended.sum(0))
+        d_weights = (outer(d_packed, normed), d_packed.sum(0), outer(d_attended, mixed), d_attended.sum(0))
         own = (d.to(norm_weight.dtype) for d in d_weights)
         return d_x.add_(gradient), d_norm_weight, d_norm_bias, *own, None, None, None, None
 

@@ -18,6 +18,7 @@ from s2.kernels import (
     linear,
     sublayers_fit,
 )
+from s2.prefix_lstm import last_states
 
 
 class Dense(nn.Linear):
@@ -106,6 +107,8 @@ class BoxSequenceEncoder(nn.Module):
         self.lstm = nn.LSTM(channels, hidden, num_layers=layers)
 
     def forward(self, sequences: BoxSequences) -> Tensor:  # -> (n, hidden), in the packed order
+        if sequences.values.device.type == "cpu":
+            return last_states(self.lstm, sequences.values, sequences.tree)
         packed = nn.utils.rnn.PackedSequence(sequences.values, sequences.step_sizes)
         _, (hidden, _) = self.lstm(packed)  # (layers, n, hidden)
         return hidden[-1]
