@@ -2,9 +2,10 @@
 
     python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2] [--device cuda] [--batch_size 32]
 
-Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. The CPU
-time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes run
-on the machine too. Peak memory is that of a process that does nothing else.
+Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. The
+CPU time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes
+run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16. Peak memory is that of
+a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from entry.device import chosen_device  # noqa: E402
+from entry.device import chosen_device, has_bfloat16  # noqa: E402
 from entry.options import load_yaml, validate  # noqa: E402
 from entry.processes import keep_freed_memory  # noqa: E402
 from entry.tracker import MemoryTracker  # noqa: E402
@@ -137,9 +138,9 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
         config = config.model_copy(update={"training": training})
     device = chosen_device(arguments.device)
     keep_freed_memory()
-    sides = {
-        "plain": plain(config, data, device), "32": ours(config, data, "32", device), "bf16": ours(config, data, "bf16", device)
-    }
+    sides = {"plain": plain(config, data, device), "32": ours(config, data, "32", device)}
+    if has_bfloat16(device):
+        sides["bf16"] = ours(config, data, "bf16", device)
     for epoch in sides.values():
         epoch()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
@@ -147,12 +148,12 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
         for name, epoch in sides.items():
             times[name].append(seconds(epoch))
     rate = {name: len(data) / statistics.median(wall for wall, _ in each) for name, each in times.items()}
+    faster = {name: f"{rate[name]:.1f} ({rate[name] / rate['plain']:.1f}x)" for name in rate}
     cpu = " / ".join(f"{1e3 * min(cpu for _, cpu in each) / len(data):.1f}" for each in times.values())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     return (
         f"| {model} | {config.training.batch_size} | {np.diff(data.offsets).mean():.0f} | {rate['plain']:.1f} "
-        f"| {rate['32']:.1f} ({rate['32'] / rate['plain']:.1f}x) | {rate['bf16']:.1f} ({rate['bf16'] / rate['plain']:.1f}x) "
-        f"| {cpu} | {memory:.0f} |"
+        f"| {faster['32']} | {faster.get('bf16', '')} | {cpu} | {memory:.0f} |"
     )
 
 
