@@ -119,10 +119,15 @@ def _start(threads: int, stopped: Event) -> None:
 def _named(name: str, work: Callable[..., Answer], job: tuple[Any, ...]) -> Answer:
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(name.replace("%", "%%") + ": %(message)s"))
-    with _stopped_in_order():
-        if _stopped is not None and _stopped.is_set():
-            raise KeyboardInterrupt
-        return work(*job)
+    try:
+        with _stopped_in_order():
+            if _stopped is not None and _stopped.is_set():
+                raise KeyboardInterrupt
+            return work(*job)
+    except (KeyboardInterrupt, SystemExit):
+        # Not back to the pool: a process without a job may have died of the same signal with the queue's lock in its hands.
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextmanager
