@@ -240,11 +240,10 @@ def fit(
     resume = folder / LAST
     start_epoch, before = 0, {}
     if resume.is_file():
-        checkpoint = load_checkpoint(resume)
-        start_epoch, before = int(checkpoint["epoch"]) + 1, checkpoint.get(COMPUTED, {})
-        if precision == "auto":
-            precision = before.get("precision", precision)  # the same to the end
+        start_epoch, before = _begun(resume)
     warn_of_slow(precision, device)
+    if precision == "auto":
+        precision = before.get("precision", precision)  # the same to the end
     computed = {"precision": chosen_precision(precision, device), "threads": torch.get_num_threads(), "device": device.type}
     if before and before != computed:
         logger.warning("training goes on with %s, after %s: figures are not those of an unbroken one to the last digit",
@@ -296,7 +295,8 @@ def fit(
             )
         except torch.OutOfMemoryError as error:
             raise UserError(
-                "the memory of the CUDA device is out; set a smaller batch_size, or workers 1 where several models are trained"
+                "the memory of the CUDA device is out; make batches smaller (batch_size, or batch_pixels of stage 1), or train"
+                " fewer models at a time (workers)"
             ) from error
         except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
             if trainer.interrupted:
@@ -313,6 +313,12 @@ def fit(
         checkpoint=path if path and path.is_file() else None,
         precision=computed["precision"],
     )
+
+
+def _begun(path: Path) -> tuple[int, dict[str, Any]]:
+    """How many epochs the training of a checkpoint had finished, and how they were computed; empty where that is not known."""
+    checkpoint = load_checkpoint(path)
+    return int(checkpoint["epoch"]) + 1, checkpoint.get(COMPUTED, {})
 
 
 def _told(computed: Mapping[str, Any]) -> str:

@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ def run_each(
     Args:
         work: a function of a module; what it raises is raised here, after the jobs that had begun.
         jobs: its arguments, by a name that stands before each message of the job.
-        workers: processes, two or more.
+        workers: processes.
         threads: of each process, for PyTorch.
         advice: what to do when a process is killed, as the end of a sentence.
 
@@ -49,9 +49,9 @@ def run_each(
         context = multiprocessing.get_context("spawn")
         stopped = context.Event()
         pool = ProcessPoolExecutor(workers, context, _start, (threads, stopped))
+        running: dict[Future[Answer], tuple[int, str]] = {}
         try:
             waiting = enumerate(jobs.items())
-            running: dict[Future[Answer], tuple[int, str]] = {}
             while True:
                 # No job waits within the pool: after Ctrl-C, which ends the running ones, a process would go on with it.
                 for k, (name, job) in islice(waiting, workers - len(running)):
@@ -61,23 +61,27 @@ def run_each(
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     k, name = running.pop(future)
-                    yield k, _answer(future, name, len(running))
+                    yield k, _answer(future, name, running)
         except BrokenProcessPool as error:
             raise UserError(f"a worker process was killed (for want of memory?); {advice}") from error
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit) as stop:
             stopped.set()
-            _stop_children(signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+            _stop_children(signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _answer(future: Future[Answer], name: str, others: int) -> Answer:
+def _answer(future: Future[Answer], name: str, others: Collection[Future[Answer]]) -> Answer:
+    """The answer of a job that has ended; its fault is raised when the others have ended too."""
     try:
         return future.result()
-    except UserError as error:
+    except BrokenProcessPool:
+        raise
+    except Exception as error:
         if others:
             logger.error("%s failed (%s); waiting for what had begun", name, error)
+            wait(others)  # not within the pool's shutdown, which a signal must not break into
         raise
 
 
@@ -85,7 +89,8 @@ def _stop_children(number: signal.Signals) -> None:
     """Pass a signal on, which came to this process alone; a child that had it too takes no second one."""
     for child in multiprocessing.active_children():
         if child.pid is not None:
-            os.kill(child.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, number)
 
 
 @contextmanager
@@ -133,12 +138,14 @@ def _named(name: str, work: Callable[..., Answer], job: tuple[Any, ...]) -> Answ
 @contextmanager
 def _stopped_in_order() -> Iterator[None]:
     """Ctrl-C raises :class:`KeyboardInterrupt` and SIGTERM :class:`SystemExit` in the block, whichever comes first; what comes
-    after it is ignored there, so that it cannot break into the cleaning up."""
+    after it does nothing there, so that it cannot break into the cleaning up (Lightning puts the handlers back before that)."""
+    came = False
 
     def leave(number: int, frame: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        nonlocal came
+        if not came:
+            came = True
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

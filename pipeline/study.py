@@ -146,7 +146,7 @@ def run_children(
     logger.info("study %s: %d of %d runs have finished before", study.name, len(done), len(children))
     failed: dict[Child, str] = {}
     started = 0
-    for child, run_id, said in _results(jobs, study, tracker.run_id):
+    for child, run_id, said in _results(jobs, len(children), study, tracker.run_id):
         if run_id:
             done[child] = run_id
         elif said:
@@ -157,13 +157,13 @@ def run_children(
 
 
 def _results(
-    jobs: Sequence[tuple[Child, str | None]], study: StudyConfig, parent_run_id: str
+    jobs: Sequence[tuple[Child, str | None]], runs: int, study: StudyConfig, parent_run_id: str
 ) -> Iterator[tuple[Child, str, str]]:
     """Child, run id and fault of each job, as they come; with several workers, each job in a process of its own kind."""
     deadline = time.time() + 60 * study.max_minutes if study.max_minutes else float("inf")
-    asked = study.workers or default_workers()
-    workers = min(asked, len(jobs))
-    if workers <= 1:
+    workers = min(study.workers or default_workers(), runs)
+    threads = max(1, default_workers() // workers)  # whatever is left of the study, so that its figures are those of one call
+    if workers == 1 or not jobs:
         for child, run_id in jobs:
             yield child, *work(child, study.name, parent_run_id, run_id, deadline)
         return
@@ -173,7 +173,7 @@ def _results(
         for child, run_id in jobs
     }
     advice = "the same command goes on where it stopped, with fewer workers where it is memory"
-    for index, answer in run_each(work, arguments, workers, max(1, default_workers() // asked), advice):
+    for index, answer in run_each(work, arguments, min(workers, len(jobs)), threads, advice):
         yield jobs[index][0], *answer
 
 

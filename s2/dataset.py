@@ -32,6 +32,9 @@ Kind = Literal[
 WHOLE_SEQUENCE_KINDS: frozenset[Kind] = frozenset({"relational", "relational_shuffle_label"})
 """Kinds that hold the bases of whole sequences."""
 
+MOST_CHANNELS = 8
+"""Channels of a base, 0 or 1 each, at most: a byte tells a base (:func:`s2.prefix_lstm.prefix_tree`)."""
+
 SHUFFLED_KINDS: frozenset[Kind] = frozenset({"shuffle_label", "relational_shuffle_label"})
 """Kinds whose labels are permuted within each row."""
 
@@ -134,6 +137,8 @@ class EncodedDataset:
             if name not in counted:
                 raise ValueError(f"unknown box type {name!r} in sequence_channels")
             _check_array(f"seq_offsets_{name}", self.seq_offsets[name], (counted[name] + 1,), np.int64)
+            if channels > MOST_CHANNELS:
+                raise ValueError(f"{name}: {channels} channels of a base, more than {MOST_CHANNELS}")
             positions = len(self.seq_values[name])
             _check_array(f"seq_values_{name}", self.seq_values[name], (positions, channels), np.uint8)
             _check_offsets(f"seq_offsets_{name}", self.seq_offsets[name], positions)

@@ -56,15 +56,23 @@ def test_a_killed_process_is_told_with_advice():
         list(run_each(killed, {"one": (1,), "two": (2,)}, 2, 1, "take a walk"))
 
 
-def noted(path: str, seconds: float = 600.0) -> None:
-    """Notes its process, works, and when it is stopped takes a while to clean up and notes by what it was stopped."""
+def noted(path: str, other: str, seconds: float, cleaning: float) -> None:
+    """Notes its process, works when the other does, and when it is stopped notes by what, after a while of cleaning up."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     Path(path).write_text(str(os.getpid()))
+    assert within(60, Path(other).is_file)  # so that each has a process of its own
     try:
+        if seconds < 0:
+            raise UserError("the job is at fault")
         time.sleep(seconds)
-    except BaseException as stop:
-        time.sleep(1)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        for number, handler in handlers.items():  # as Lightning does
+            signal.signal(number, handler)
+        time.sleep(cleaning)
         Path(path).with_suffix(".stopped").write_text(type(stop).__name__)
         raise
+    finally:
+        Path(path).with_suffix(".ended").write_text("")
 
 
 def alive(pid: int) -> bool:
@@ -85,15 +93,16 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 @pytest.fixture
-def command(tmp_path) -> Iterator[subprocess.Popen]:
-    """A command with a long job in each of two processes and, where one is short, no work for its process."""
+def command(tmp_path) -> Iterator[Callable[[float], tuple[subprocess.Popen, list[int]]]]:
+    """Starts a command with two jobs of so many seconds and of 600; gives it and the processes that work on them."""
     (tmp_path / "script.py").write_text(
         "import signal, sys\n"
         "from entry.errors import run_command\n"
         "from pipeline.pool import run_each\n"
         "from tests.test_pool import noted\n"
         "def main(argv):\n"
-        "    list(run_each(noted, {'a': (sys.argv[1] + '/a', float(sys.argv[2])), 'b': (sys.argv[1] + '/b',)}, 2, 1, ''))\n"
+        "    a, b = sys.argv[1] + '/a', sys.argv[1] + '/b'\n"
+        "    list(run_each(noted, {'a': (a, b, float(sys.argv[2]), 0.2), 'b': (b, a, 600, 2)}, 2, 1, ''))\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    raise SystemExit(run_command(main))\n"
@@ -108,6 +117,9 @@ def command(tmp_path) -> Iterator[subprocess.Popen]:
         started.append(run)
         notes = [tmp_path / "a", tmp_path / "b"]
         assert within(60, lambda: all(note.is_file() and note.read_text() for note in notes))
+        if seconds <= 0:
+            assert within(60, (tmp_path / "a.ended").is_file)
+        time.sleep(0.5)
         return run, [int(note.read_text()) for note in notes]
 
     yield start
@@ -125,16 +137,15 @@ def test_processes_end_with_the_one_that_started_them(command):
     assert within(30, lambda: not any(alive(pid) for pid in workers))
 
 
-@pytest.mark.parametrize("seconds", [600, 0], ids=["both work", "one has no work"])
+@pytest.mark.parametrize("seconds", [600, 0, -1], ids=["both work", "one has no work", "one has failed"])
 @pytest.mark.parametrize("everyone", [True, False], ids=["to all", "to the command alone"])
 @pytest.mark.parametrize(("number", "said", "status"), [
     (signal.SIGINT, "KeyboardInterrupt", 130), (signal.SIGTERM, "SystemExit", 128 + signal.SIGTERM),
 ])
 def test_jobs_are_stopped_in_order(command, tmp_path, number, said, status, everyone, seconds):
     run, workers = command(seconds)
-    time.sleep(0.5)  # so that the short job is over
     os.kill(-run.pid if everyone else run.pid, number)
-    assert run.wait(30) == status
+    assert run.wait(60) == status
     assert (tmp_path / "b.stopped").read_text() == said
     assert (tmp_path / "a.stopped").exists() == (seconds > 0)
     assert "Traceback" not in run.stderr.read()
