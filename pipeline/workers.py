@@ -21,7 +21,7 @@ CELLS_PER_WORKER = 2_000_000
 """Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""
 
 MOST_ON_CUDA = 8
-"""Processes that share a CUDA device unless more are asked for: each takes half a GB of its memory before it works."""
+"""Processes that share a CUDA device unless more are asked for: each has a CUDA context and both networks there."""
 
 CHUNKS_PER_WORKER = 4
 """Chunks that each process is given at least, so that all end at about the same time."""

@@ -1,8 +1,8 @@
 """An LSTM over many short sequences, of which those that begin alike share what they begin with.
 
 The state of an LSTM after a base depends on the bases up to there alone. Boxes of a row overlap, and stems are made of six
-kinds of pairs, so less than half of the states of a batch are distinct. The sequences are laid out as a tree of their prefixes,
-one node for each, and every layer computes a state per node.
+kinds of pairs, so many states of a batch are the same. The sequences are laid out as a tree of their prefixes, one node for
+each, and every layer computes a state per node.
 
 What the backward pass needs at each step is prepared for all steps at once, and the gradients of the weights are one product
 for all steps together; PyTorch's own LSTM on CPUs takes a product, an addition and a dozen small operations for each step.
