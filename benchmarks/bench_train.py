@@ -4,8 +4,9 @@
 
 Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. The
 CPU time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes
-run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16. Peak memory is that of
-a process that does nothing else.
+run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16. A further side does the
+single-precision matrix products of the attention layers alone, without LSTMs. Peak memory is that of a process that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipeline.config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
 from pipeline.prepare import prepare  # noqa: E402
 from s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
 from s2.dataset import EncodedDataset  # noqa: E402
+from s2.kernels import matmul_transposed, outer  # noqa: E402
 from s2.network import batch_loss  # noqa: E402
 from s2.training import S2Module  # noqa: E402
 
@@ -121,6 +123,32 @@ def plain(config: TrainConfig, data: EncodedDataset, device: torch.device):
     return epoch
 
 
+def products(config: TrainConfig, data: EncodedDataset, device: torch.device):
+    """The matrix products of one epoch's attention layers and nothing else: a bound for any code that uses PyTorch's products.
+    Each weight of ``(m, k)`` takes part in three of the same size, one forward and two for gradients."""
+    network = config.network
+    width, wide = network.n_dim, network.n_ff
+    shapes = [(3 * width, width), (width, width), (wide, width), (width, wide)]
+    weights = [torch.randn(shape, device=device) for shape in shapes]
+    longest = int(np.diff(data.offsets).max()) * max(2, config.training.batch_size)
+    buffers = {size: torch.randn(longest, size, device=device) for size in {size for shape in shapes for size in shape}}
+    batches = EpochBatches(
+        data, np.arange(len(data)), batch_size=config.training.batch_size, n_groups=config.training.n_length_groups, seed=0
+    )
+    boxes = [len(batch.features) for batch in batches]
+
+    def epoch() -> None:
+        for n in boxes:
+            for _ in range(network.n_attn_layer):
+                for weight in weights:
+                    outputs, inputs = (buffers[size][:n] for size in weight.shape)
+                    matmul_transposed(inputs, weight)
+                    matmul_transposed(outputs, weight.t())
+                    outer(outputs, inputs)
+
+    return epoch
+
+
 def seconds(epoch) -> tuple[float, float]:
     """Wall and CPU seconds of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -141,6 +169,7 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
     sides = {"plain": plain(config, data, device), "32": ours(config, data, "32", device)}
     if has_bfloat16(device):
         sides["bf16"] = ours(config, data, "bf16", device)
+    sides["products"] = products(config, data, device)
     for epoch in sides.values():
         epoch()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
@@ -153,7 +182,7 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     return (
         f"| {model} | {config.training.batch_size} | {np.diff(data.offsets).mean():.0f} | {rate['plain']:.1f} "
-        f"| {faster['32']} | {faster.get('bf16', '')} | {cpu} | {memory:.0f} |"
+        f"| {faster['32']} | {faster.get('bf16', '')} | {rate['products']:.1f} | {cpu} | {memory:.0f} |"
     )
 
 
@@ -175,9 +204,9 @@ def main() -> None:
         return
     print(
         "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | bf16, rows/s "
-        "| CPU ms per row: plain / fp32 / bf16 | peak memory, MiB |"
+        "| matrix products alone, rows/s | CPU ms per row: plain / fp32 / bf16 / products | peak memory, MiB |"
     )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for model in MODELS:
         data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--model", model], check=True)

@@ -6,7 +6,7 @@ What stands behind this module was measured (``benchmarks/README.md``):
   instructions (MKL on AMD), oneDNN's products of the same precision take half the time. PyTorch ships oneDNN, and
   ``torch.ops.mkldnn._linear_pointwise`` reaches it; where that operator is missing, :func:`torch.nn.functional.linear` serves,
   and where vectors are no wider than MKL's on AMD (AVX2), because it is a little faster there. oneDNN copies a first operand
-  that is transposed, so the smaller one stands there.
+  that is transposed, so the smaller one stands there; a gradient that comes out transposed by that is copied by autograd.
 * Operations that mix data types, such as a product with a boolean mask, cost ten times what they cost within one type. A
   mask here is one random byte for each element, compared in place and then turned into 0 or the scale in the type of what
   it is multiplied with.
@@ -45,6 +45,11 @@ def _onednn_linear() -> object | None:
 _ONEDNN = _onednn_linear() if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
 
 
+def _by_onednn(a: Tensor) -> bool:
+    """Whether a product of ``a`` goes through oneDNN's own operator."""
+    return _ONEDNN is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0
+
+
 def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
     """``a @ b.T + bias``, then ``relu`` where asked; no gradient of its own.
 
@@ -57,7 +62,7 @@ def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activati
     Returns:
         ``(n, m)`` of the type of ``a``.
     """
-    if _ONEDNN is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
+    if _by_onednn(a):
         return _ONEDNN(a, b, bias, activation, [], None)
     result = functional.linear(a, b, bias)
     return result.relu_() if activation == "relu" else result
@@ -116,6 +121,8 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
 
 def outer(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, ``(n, a)`` and ``(n, b)`` to ``(a, b)``: the gradient of a weight."""
+    if not _by_onednn(left):
+        return left.t() @ right
     if left.shape[1] <= right.shape[1]:
         return matmul_transposed(left.t(), right.t())
     return matmul_transposed(right.t(), left.t()).t()

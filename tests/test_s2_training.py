@@ -115,7 +115,7 @@ def test_with_shuffled_labels_the_last_epoch_is_kept(tmp_path, monkeypatch):
 def test_the_loss_falls_where_there_is_something_to_learn(tmp_path):
     tracker = MemoryTracker()
     data = random_dataset(COUNTS * 2, signal=1.0)
-    result = fitted(tmp_path, config_of({"dropout": 0.0, "n_dim": 20, "n_hid": 10}, epoch=25, lr=0.02), data, tracker)
+    result = fitted(tmp_path, config_of({"dropout": 0.0, "n_dim": 20, "n_hid": 10}, epoch=25, lr=0.005), data, tracker)
     losses = [value for _, value in history(tracker)["train/loss"]]
     assert losses[-1] < 0.6 * losses[0]
     assert result.val.metrics["auroc"] > 0.8
