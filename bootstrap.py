@@ -28,6 +28,8 @@ PYTHON = VENV / "bin" / "python"
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 TEST_WORKERS_MOST = 4
 
+STAMP = "rna-s2-stamp.txt"  # says what is installed in an environment
+OWN = "made-by-rna-s2-bootstrap.txt"  # says of an environment, from its first moment, that this script may replace it
 MARK = "# made by bootstrap.py of rna-s2"
 ACTIVATE = """{mark}
 # `mlflow run` sources this file in the project's folder before the command. Each clone has an environment of its own
@@ -79,11 +81,11 @@ def main(arguments):
 
 def set_up(requirements):
     """Makes the environment hold a requirements file, where it does not yet."""
-    stamp = VENV / "rna-s2-stamp.txt"
+    stamp = VENV / STAMP
     wanted = f"{VENV}\n{python_version(BASE_PYTHON)}\n"
     stamps = stamp.read_text(encoding="utf-8") if stamp.is_file() else ""
     if not stamps.startswith(wanted) or python_version(PYTHON) is None:
-        make_venv(fresh=VENV.exists() or VENV.is_symlink())
+        make_venv()
         stamps = ""
     digest = digest_of(ROOT / requirements)
     if digest not in stamps.splitlines():
@@ -114,8 +116,8 @@ def digest_of(requirements):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_venv(fresh):
-    """Makes the virtual environment; ``fresh`` replaces what is there."""
+def make_venv():
+    """Makes the virtual environment; one that was made here before is replaced."""
     try:
         import ensurepip
         import venv
@@ -125,12 +127,17 @@ def make_venv(fresh):
             "(Debian and Ubuntu: apt install python3-venv) and run the same command again"
         ) from error
     del ensurepip, venv
-    print(f"making {shown(VENV)} with Python {python_version(BASE_PYTHON)}", flush=True)
     try:
-        if fresh and (VENV.is_symlink() or VENV.is_file()):
+        inside = {path.name for path in VENV.iterdir()} if VENV.is_dir() else set()
+        if VENV.is_file() or (inside and not inside & {OWN, STAMP}):
+            raise SetUpError(f"{shown(VENV)} is there and not made by this script; remove it, or set RNA_S2_VENV to another")
+        print(f"making {shown(VENV)} with Python {python_version(BASE_PYTHON)}", flush=True)
+        if VENV.is_symlink():
             VENV.unlink()
-        elif fresh:
+        elif VENV.exists():
             shutil.rmtree(VENV)
+        VENV.mkdir(parents=True)
+        (VENV / OWN).write_text(f"{MARK}\n", encoding="utf-8")
         subprocess.run([BASE_PYTHON, "-m", "venv", str(VENV)], check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise SetUpError(f"{shown(VENV)} cannot be made ({error}); mend that and run the same command again") from error

@@ -13,12 +13,16 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from entry.errors import UserError
 
 KEY_LENGTH = 24
 """Characters of a name made by :func:`content_key`."""
 
 _OLD = ".old.tmp"
+_MARK_LENGTH = 8  # hexadecimal digits that tell one temporary name from another
+_NAME_LENGTH = 200  # of a temporary name what comes from the path; file systems take 255 bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -36,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             errors of the block pass through as they are.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _beside(path, ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _put_back(path)
@@ -47,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if path.is_dir():
             if not temporary.is_dir():
                 raise UserError(f"{path}: is a folder; choose another output path")
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_OLD}")
+            old = _beside(path, _OLD)
             os.replace(path, old)
             os.replace(temporary, path)
             shutil.rmtree(old, ignore_errors=True)
@@ -58,10 +62,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another output path") from error
     finally:
-        if temporary.is_dir() and not temporary.is_symlink():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what the block raised is what matters
+            if temporary.is_dir() and not temporary.is_symlink():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_by_one(path: str | Path) -> Iterator[None]:
+    """Holds a lock while what belongs at ``path`` is made, so that of several processes that want it one makes it. The others
+    wait; they must look whether it is there when their turn comes.
+
+    Raises:
+        UserError: the folder of ``path`` cannot be written.
+    """
+    path = Path(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_folder(
@@ -103,9 +129,22 @@ def check_folder(
     return out
 
 
+def _temporary_stem(path: Path) -> str:
+    """How the temporary names for a path begin; a long name is cut, and a digest of it stands for the rest."""
+    name = path.name
+    if len(os.fsencode(name)) > _NAME_LENGTH:
+        name = os.fsencode(name)[: _NAME_LENGTH - KEY_LENGTH].decode(errors="ignore") + content_key(name=name)
+    return f".{name}."
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A name for temporary use beside a path."""
+    return path.with_name(f"{_temporary_stem(path)}{uuid.uuid4().hex[:_MARK_LENGTH]}{ending}")
+
+
 def _put_back(path: Path) -> None:
     """The folder that was at ``path``, where a process was killed while it replaced it; else what such a process left."""
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*{_OLD}"):
+    for old in path.parent.glob(f"{glob.escape(_temporary_stem(path))}{'[0-9a-f]' * _MARK_LENGTH}{_OLD}"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import sys
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from entry.device import Precision, chosen_device, chosen_precision, warn_of_slow
 from entry.errors import UserError
+from entry.files import atomic_path
 from entry.processes import keep_freed_memory
 from entry.tracker import Tracker
 
@@ -33,6 +38,10 @@ CHECKPOINTS = "checkpoints"
 COMPUTED = "computed"
 """Key under which a checkpoint keeps in which precision and on how many threads it was trained."""
 
+HISTORY = "history"
+"""Key under which a checkpoint keeps the figures of each epoch so far."""
+
+_LOCK = "training.lock"
 _NO_FIGURE = -1.0  # stands for an undefined figure where the best epoch is chosen: worse than any real one
 _SEED_STRIDE = 1_000_003  # keeps the seeds of neighbouring training seeds' epochs apart
 
@@ -115,6 +124,7 @@ class FitResult:
         seconds: wall seconds of this fit (of the last part, when resumed).
         checkpoint: the best checkpoint; None if no epoch had a figure.
         precision: ``32`` or ``bf16``.
+        history: per figure the (epoch, value) pairs of all epochs, those before a resume included.
     """
 
     best_epoch: int
@@ -124,13 +134,49 @@ class FitResult:
     seconds: float
     checkpoint: Path | None
     precision: str
+    history: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the checkpoints in ``folder`` for this process, so that no other trains into them at the same time.
+
+    Raises:
+        UserError: another process holds them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is training there; wait until it ends, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are never half written; Lightning's own are moved from the folder for temporary files, which copies
+    them where that lies on another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()  # what torch.save says of a full disk is no OSError
+        torch.save(checkpoint, buffer)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
 
 class _Epochs(pl.Callback):
-    """Seeds each epoch, steps the data's epoch, and tells the tracker the figures; checkpoints say how they were computed."""
+    """Seeds each epoch, steps the data's epoch, and tells the tracker the figures; checkpoints say how they were computed, and
+    hold the figures so far. Ends the training after the epoch in which ``deadline`` (seconds of the monotonic clock) passes."""
 
-    def __init__(self, dataset: EpochDataset, seed: int, tracker: Tracker, computed: Mapping[str, Any]) -> None:
-        self.dataset, self.seed, self.tracker, self.computed = dataset, seed, tracker, computed
+    def __init__(
+        self, dataset: EpochDataset, seed: int, tracker: Tracker, computed: Mapping[str, Any],
+        history: Mapping[str, list[tuple[int, float]]], deadline: float,
+    ) -> None:
+        self.dataset, self.seed, self.tracker, self.computed, self.deadline = dataset, seed, tracker, computed, deadline
+        self.history = {name: [(int(epoch), float(value)) for epoch, value in pairs] for name, pairs in history.items()}
         self.started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
@@ -144,9 +190,12 @@ class _Epochs(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: TrackedModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[COMPUTED] = dict(self.computed)
+        checkpoint[HISTORY] = {name: list(pairs) for name, pairs in self.history.items()}
 
     def on_validation_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         figures = dict(module.epoch_figures)
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append((trainer.current_epoch, float(value)))
         figures["epoch_seconds"] = time.perf_counter() - self.started
         self.tracker.metrics(figures, step=trainer.current_epoch)
         names = [name for name in ("train/loss", "val/loss", module.monitor) if name in figures]
@@ -157,6 +206,8 @@ class _Epochs(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
         self.dataset.set_epoch(trainer.current_epoch + 1)
+        if time.monotonic() >= self.deadline:
+            trainer.should_stop = True
 
 
 class _MirrorCheckpoint(pl.Callback):
@@ -229,18 +280,22 @@ def fit(
         monitor: the figure whose highest value marks the best epoch.
         progress: show a progress bar, where stderr is a terminal.
         mirror_every: epochs between copies of the last checkpoint to the tracker.
-        max_seconds: stop after the epoch in which this much time has passed; None for no limit.
+        max_seconds: stop after the epoch in which this much time has passed since the call; None for no limit.
 
     Raises:
-        UserError: the checkpoint in ``folder`` cannot be used, the loss stops being finite, or a CUDA device's memory is out.
+        UserError: the checkpoint in ``folder`` cannot be used or written, or has had more epochs than ``epochs``; the loss is
+            not finite; or a CUDA device's memory is out.
     """
     keep_freed_memory()
     device = chosen_device()
     folder.mkdir(parents=True, exist_ok=True)
     resume = folder / LAST
-    start_epoch, before = 0, {}
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    start_epoch, before, history = 0, {}, {}
     if resume.is_file():
-        start_epoch, before = _begun(resume)
+        start_epoch, before, history = _begun(resume)
+        if start_epoch > epochs:
+            raise UserError(f"the training has had {start_epoch} epochs already; resume it with as many or more, not {epochs}")
     warn_of_slow(precision, device)
     if precision == "auto":
         precision = before.get("precision", precision)  # the same to the end
@@ -255,8 +310,9 @@ def fit(
     )
     last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     module.monitor = monitor
+    told = _Epochs(train, seed, tracker, computed, history, deadline)
     callbacks: list[pl.Callback] = [
-        _Epochs(train, seed, tracker, computed),
+        told,
         _MirrorCheckpoint(folder, tracker, mirror_every),
     ]
     if early_stopping:
@@ -270,8 +326,8 @@ def fit(
         devices=1,
         precision="bf16-mixed" if computed["precision"] == "bf16" else "32-true",
         max_epochs=epochs,
-        max_time=None if max_seconds is None else {"seconds": max_seconds},
         callbacks=[*callbacks, best, last],
+        plugins=[_AtomicCheckpoints()],
         logger=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
@@ -312,13 +368,15 @@ def fit(
         seconds=time.perf_counter() - started,
         checkpoint=path if path and path.is_file() else None,
         precision=computed["precision"],
+        history=told.history,
     )
 
 
-def _begun(path: Path) -> tuple[int, dict[str, Any]]:
-    """How many epochs the training of a checkpoint had finished, and how they were computed; empty where that is not known."""
+def _begun(path: Path) -> tuple[int, dict[str, Any], dict[str, list[tuple[int, float]]]]:
+    """How many epochs the training of a checkpoint had finished, how they were computed and what their figures were; the last
+    two empty where that is not known."""
     checkpoint = load_checkpoint(path)
-    return int(checkpoint["epoch"]) + 1, checkpoint.get(COMPUTED, {})
+    return int(checkpoint["epoch"]) + 1, checkpoint.get(COMPUTED, {}), checkpoint.get(HISTORY, {})
 
 
 def _told(computed: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from entry.errors import UserError
@@ -34,8 +34,8 @@ def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, st
     """Run a notebook and write it as a self-contained HTML page without its code.
 
     The kernel is this Python, runs in the current folder (so that MLflow's default store, ``mlflow.db`` here, is the
-    caller's) and can import the project from anywhere. The page is written also where a cell fails; it then ends with
-    the failure.
+    caller's) and can import the project from anywhere. The page is written also where a cell fails, takes longer than
+    :data:`CELL_SECONDS` or ends the kernel; it then ends there. The kernel is gone when this returns.
 
     Args:
         notebook: the ``.ipynb`` file.
@@ -43,7 +43,7 @@ def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, st
         environment: variables that the kernel sees beside those of this process.
 
     Raises:
-        UserError: a cell failed; for a check, its own sentence.
+        UserError: a cell failed; for a check, its own sentence. Or the kernel was slow or ended.
     """
     content = nbformat.read(notebook, as_version=4)
     own_python = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
@@ -52,11 +52,16 @@ def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, st
         extra_arguments=["--log-level=ERROR"],
     )
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    failure: CellExecutionError | None = None
+    failure: Exception | None = None
+    said = ""
     try:
-        client.execute(env={**os.environ, "PYTHONPATH": path, **environment})
+        client.execute(cleanup_kc=True, env={**os.environ, "PYTHONPATH": path, **environment})
     except CellExecutionError as error:
-        failure = error
+        failure, said = error, error.evalue if error.ename in ERRORS_FOR_PEOPLE else f"{error.ename}: {error.evalue}"
+    except CellTimeoutError as error:
+        failure, said = error, f"a cell took more than {CELL_SECONDS} s"
+    except DeadKernelError as error:
+        failure, said = error, "its Python process ended, perhaps for want of memory"
     exporter = HTMLExporter(
         raw_template=_SELF_CONTAINED, exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
@@ -64,5 +69,4 @@ def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, st
     with atomic_path(out_html) as temporary:
         temporary.write_text(page, encoding="utf-8")
     if failure is not None:
-        name = "" if failure.ename in ERRORS_FOR_PEOPLE else f"{failure.ename}: "
-        raise UserError(f"{notebook.name}: {name}{failure.evalue}") from failure
+        raise UserError(f"{notebook.name}: {said}") from failure

@@ -12,7 +12,7 @@ from boxtables.read import read_table
 from boxtables.write import write_rejects, write_table
 from entry import files
 from entry.errors import UserError
-from entry.files import atomic_path, file_digest
+from entry.files import atomic_path, file_digest, made_by_one
 from entry.tracker import Tracker
 from pipeline.config import DataConfig
 from pruning.rules import PruningRules, prune
@@ -116,13 +116,8 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: Data
     key = content_key(step="featurize", source=file_digest(pruned), names=names, **encoded_as, seed=shuffle_seed)
     path = Path(data.cache_dir) / "encoded" / key
     if not path.is_dir():
-        encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=shuffle_seed)
-        if not len(encoded):
-            raise UserError(
-                f"{data.in_file}: none of {encoded.meta.rows_read} rows has 100 % box sensitivity; "
-                "prune less, or set features.keep_partial"
-            )
-        encoded.save(path)
+        with made_by_one(path):
+            _encode(path, pruned, features, shuffle_seed, data)
     loaded = dataset.load(path)
     logger.info(
         "encoded dataset (%s): %d of %d rows, %d boxes, %.1f %% of them in the target; %s",
@@ -131,6 +126,19 @@ def encoded_dataset(pruned: Path, features: FeatureConfig, seed: int, data: Data
     )
     loaded = replace(loaded, meta=loaded.meta.model_copy(update={"source": data.in_file}))
     return view(loaded, features, seed)
+
+
+def _encode(path: Path, pruned: Path, features: FeatureConfig, seed: int, data: DataConfig) -> None:
+    """Make the encoded dataset of a pruned table at ``path``, unless it is there."""
+    if path.is_dir():
+        return
+    encoded = featurize(read_table(pruned).table, features.kind, keep_partial=features.keep_partial, seed=seed)
+    if not len(encoded):
+        raise UserError(
+            f"{data.in_file}: none of {encoded.meta.rows_read} rows has 100 % box sensitivity; "
+            "prune less, or set features.keep_partial"
+        )
+    encoded.save(path)
 
 
 def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed: int, tracker: Tracker) -> Prepared:

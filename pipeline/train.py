@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import yaml
 from entry.errors import UserError, run_command
 from entry.options import parse
 from entry.tracker import Tracker, untracked
-from fitting.loop import BEST, CHECKPOINTS, LAST
+from fitting.loop import alone
 from pipeline.config import TrainConfig
 from pipeline.open_models import open_model
 from pipeline.pictures import learning_figure, mean_roc, roc_figure
@@ -27,7 +27,7 @@ from pipeline.structure_figures import structure_figures
 from s2.dataset import WHOLE_SEQUENCE_KINDS
 from s2.scorer import Scorer
 from s2.training import Evaluation, TrainResult, train
-from tracking.artifacts import fetch_artifact, metric_history
+from tracking.artifacts import fetch_artifact, fetch_checkpoints
 from tracking.models import NETWORK_FOLDER, S2_ENERGY_MODEL, S2_MODEL
 from tracking.registry import LoggedModel, log_model
 from tracking.runs import MlflowTracker, child_runs, resolve_run_id, start_run
@@ -99,28 +99,34 @@ def run_train(
     """
     run_id = resolve_run_id(config.resume) if config.resume else None
     tags = {"features": config.features.kind, "model": config.name, **tags}
-    with start_run(
-        "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
-    ) as tracker:
+    with ExitStack() as stack:
+        if run_id is not None:
+            stack.enter_context(alone(_checkpoints(config, run_id)))
+        tracker = stack.enter_context(start_run(
+            "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
+        ))
+        folder = _checkpoints(config, tracker.run_id)
+        if run_id is None:
+            stack.enter_context(alone(folder))
         if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
         start = open_model(config.start, Scorer.load) if config.start else None
         data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
         prepared = prepare(data, config.pruning, config.features, config.seed, tracker)
-        folder = Path(config.data.cache_dir) / "checkpoints" / tracker.run_id
-        if run_id is not None and not (folder / LAST).is_file():
-            for name in (BEST, LAST):
-                fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{name}", folder / "fetched")
-                if fetched is not None:
-                    os.replace(fetched, folder / name)
-            if not (folder / LAST).is_file():
-                logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
+        if run_id is not None:
+            fetch_checkpoints(run_id, folder)
         result = train(
             config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
         )
         _log_result(config, prepared, result, tracker)
-        model = _log_network(config, prepared, result, tracker) if keep_model else None
+        try:
+            model = _log_network(config, prepared, result, tracker) if keep_model else None
+        except UserError as error:
+            raise UserError(
+                f"{error}; the training itself is done and its checkpoints are kept in {folder}: when that is mended, "
+                f"train with resume={tracker.run_id} logs the model"
+            ) from error
     logger.info(
         "%s: au-ROC (mean over rows) training %.4f, validation %.4f, best epoch %d of %d",
         run_name(config), result.train.metrics["auroc"], result.val.metrics["auroc"],
@@ -129,6 +135,11 @@ def run_train(
     if model is None:
         return TrainReport(tracker.run_id, result, prepared)
     return TrainReport(tracker.run_id, result, prepared, model.uri, model.version)
+
+
+def _checkpoints(config: TrainConfig, run_id: str) -> Path:
+    """Where the checkpoints of a run lie."""
+    return Path(config.data.cache_dir) / "checkpoints" / run_id
 
 
 def _log_config(config: TrainConfig, tracker: Tracker) -> None:
@@ -149,7 +160,8 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
         for part in evaluations.keys() - {"train"}:
             _log_structures(prepared, part, evaluations[part], tracker, step=best)
     tracker.metrics({"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
-    history = metric_history(tracker.run_id, [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")])
+    names = [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")]
+    history = {name: result.fit.history.get(name, []) for name in names}
     tracker.figure(learning_figure(history, config.name), "learning_curves.png")
     curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
     tracker.figure(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from entry.errors import UserError, run_command
 from entry.files import content_key, file_digest
 from entry.options import MODEL_NAME, parse
 from entry.tracker import Tracker
-from fitting.loop import BEST, CHECKPOINTS, LAST
+from fitting.loop import alone
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
 from s1.card import network_card
@@ -33,7 +33,7 @@ from s1.model import check_network_folder, save_network
 from s1.network import receptive_field, weight_count
 from s1.prepare import training_segments
 from s1.training import MONITOR, TrainResult, train
-from tracking.artifacts import fetch_artifact
+from tracking.artifacts import fetch_checkpoints
 from tracking.models import NETWORK_FOLDER, S1_MODEL
 from tracking.registry import log_model
 from tracking.runs import MlflowTracker, child_runs, git_tags, resolve_run_id, start_run
@@ -192,7 +192,15 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         check_network_folder(config.out_dir)
     run_id = resolve_run_id(config.resume) if config.resume else None
     name = f"{COMMAND} {config.name} seed{config.seed}"
-    with start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id) as tracker:
+    with ExitStack() as stack:
+        if run_id is not None:
+            stack.enter_context(alone(_checkpoints(config, run_id)))
+        tracker = stack.enter_context(
+            start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id)
+        )
+        folder = _checkpoints(config, tracker.run_id)
+        if run_id is None:
+            stack.enter_context(alone(folder))
         if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
@@ -201,14 +209,8 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         )
         table, data = read_tables(files, tracker)
         table, excluded = without_transcripts(table, config.exclude)
-        folder = Path(config.cache_dir) / "checkpoints" / tracker.run_id
-        if run_id is not None and not (folder / LAST).is_file():
-            for file in (BEST, LAST):
-                fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{file}", folder / "fetched")
-                if fetched is not None:
-                    shutil.copyfile(fetched, folder / file)
-            if not (folder / LAST).is_file():
-                logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
+        if run_id is not None:
+            fetch_checkpoints(run_id, folder)
         result = train(
             config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
             max_seconds=60 * config.max_minutes or None,
@@ -223,6 +225,11 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         *(result.figures[figure] for figure in ("auroc", "box_sensitivity", "boxes_per_row")),
     )
     return report
+
+
+def _checkpoints(config: TrainS1Config, run_id: str) -> Path:
+    """Where the checkpoints of a run lie."""
+    return Path(config.cache_dir) / "checkpoints" / run_id
 
 
 def _log_config(config: TrainS1Config, tracker: Tracker) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
+import pipeline.notebook
 from entry.errors import UserError
 from entry.options import leaf_fields
 from pipeline.comparison import CheckFailed, check_control, compare_rows, observations, reference_figures, summary_table
@@ -160,6 +162,22 @@ def test_notebook_fails_loudly_when_the_control_does(tmp_path, tracking_uri, con
         run_notebook(NOTEBOOK, page, environment={"RNA_S2_PARENT_RUN": parent.run_id})
     assert "\n" not in str(raised.value)
     assert "the sequence helps" in page.read_text(encoding="utf-8"), "the report is written all the same"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "its Python process ended"),
+     ("import time; time.sleep(60)", "a cell took more than 2 s")],
+)
+def test_a_kernel_that_ends_or_takes_too_long_leaves_a_page(tmp_path, monkeypatch, code, said):
+    monkeypatch.setattr(pipeline.notebook, "CELL_SECONDS", 2)
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("the text"), nbformat.v4.new_code_cell(code)])
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    with pytest.raises(UserError, match=f"^bad.ipynb: {said}"):
+        run_notebook(tmp_path / "bad.ipynb", tmp_path / "page.html", environment={})
+    assert "the text" in (tmp_path / "page.html").read_text()
+    assert not [child for child in psutil.Process().children() if "ipykernel" in " ".join(child.cmdline())]
 
 
 def test_notebook_is_committed_without_outputs():

@@ -277,6 +277,29 @@ def test_what_a_link_points_to_is_replaced_and_dots_are_followed(tmp_path, monke
         temporary.write_text("new")
 
 
+def test_what_was_left_of_another_path_stays(tmp_path):
+    """``out.v2`` was being replaced when the process was killed: its only copy is not a thing of ``out``."""
+    left = tmp_path / ".out.v2.0123abcd.old.tmp"
+    left.mkdir()
+    for _ in range(2):
+        with atomic_path(tmp_path / "out") as temporary:
+            temporary.mkdir()
+        assert left.is_dir()
+    with atomic_path(tmp_path / "out.v2") as temporary:
+        temporary.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.v2"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GREEK SMALL LETTER ALPHA}" * 127])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    for text in ("old", "new"):
+        with atomic_path(tmp_path / name) as temporary:
+            temporary.write_text(text)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "new"
+    with pytest.raises(UserError, match="cannot be written"), atomic_path(tmp_path / (name + "more")) as temporary:
+        temporary.write_text("new")
+
+
 def test_a_folder_is_put_back_where_its_replacement_was_killed(tmp_path, monkeypatch):
     path = tmp_path / "out"
     with atomic_path(path) as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -353,6 +354,61 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
     assert run.inputs.dataset_inputs[0].dataset.name == "d"
     assert Path(MlflowClient().download_artifacts(tracker.run_id, "report.txt")).read_text() == "report"
     assert list(Path("outputs/unsent").iterdir()) == []
+
+
+def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeypatch):
+    monkeypatch.setattr(resend, "perform", runs.perform)
+    with pytest.raises(ZeroDivisionError), start_run("train", "x") as tracker:
+        run_id = tracker.run_id
+        outage.down = True
+        tracker.text("first", "first.txt")
+        raise ZeroDivisionError
+    outage.down = False
+    with start_run("train", "x", run_id=run_id) as tracker:
+        outage.down = True
+        tracker.text("passing", "passing.txt")
+        outage.down = False
+        tracker._retry_at = 0.0
+        tracker.metrics({"loss": 1.0}, step=1)
+    with start_run("train", "x", run_id=run_id) as tracker:
+        outage.down = True
+        tracker.text("third", "third.txt")
+        tracker.metrics({"loss": 0.5}, step=2)
+    outage.down = False
+    first, third = sorted(Path("outputs/unsent").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    resend.main([str(first)])
+    assert MlflowClient().get_run(run_id).info.status == "RUNNING", "it is for the last part to say how the run ended"
+    resend.main([str(third)])
+    run = MlflowClient().get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"loss": 0.5}
+    for name in ("first", "passing", "third"):
+        assert Path(MlflowClient().download_artifacts(run_id, f"{name}.txt")).read_text() == name
+    assert list(Path("outputs/unsent").iterdir()) == []
+
+
+def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, monkeypatch, caplog):
+    monkeypatch.setattr(resend, "perform", runs.perform)
+    with start_run("train", "x") as tracker:
+        outage.down = True
+        tracker.text("report", "report.txt")
+        tracker.metrics({"loss": 2.0})
+    outage.down = False
+    (kept,) = Path("outputs/unsent").glob("*.jsonl")
+    shutil.rmtree(kept.with_suffix(".files"))
+    resend.main([str(kept)])
+    assert "report.txt: is gone" in caplog.text
+    assert MlflowClient().get_run(tracker.run_id).data.metrics == {"loss": 2.0}
+
+
+def test_without_room_for_what_waits_the_run_goes_on(tracking_uri, outage, caplog):
+    Path("outputs").write_text("a file where the folder should be")
+    with start_run("train", "x") as tracker:
+        outage.down = True
+        tracker.text("report", "report.txt")
+        tracker.metrics({"loss": 2.0})
+    assert "report.txt cannot be kept" in caplog.text
+    assert f"2 entries of run {tracker.run_id} are lost" in caplog.text
 
 
 def test_what_waited_and_is_then_refused_costs_nothing_else(tracking_uri, outage, monkeypatch, caplog):

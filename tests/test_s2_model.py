@@ -16,6 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 from s2_data import random_dataset
 
 from boxtables.read import table_from_frame
@@ -27,7 +28,7 @@ from s2.network import BoxNetwork
 from s2.scorer import Scorer
 from tracking.client import open_client
 from tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
-from tracking.registry import ModelKind, champion_figure, log_model
+from tracking.registry import CHAMPION, ModelKind, log_model
 from tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
@@ -72,18 +73,38 @@ def logged(
         )
 
 
+def champion() -> str:
+    return str(open_client().get_model_version_by_alias("s2-test", CHAMPION).version)
+
+
 def test_the_champion_is_the_version_with_the_best_validation_auroc(tracking_uri, tmp_path):
     first = logged(tmp_path / "a", 0.8)
     worse = logged(tmp_path / "b", 0.7)
     better = logged(tmp_path / "c", 0.9)
     assert [m.is_champion for m in (first, worse, better)] == [True, False, True]
-    client = open_client()
-    assert str(client.get_model_version_by_alias("s2-test", "champion").version) == better.version
-    assert champion_figure(client, "s2-test", S2_MODEL) == 0.9
+    assert champion() == better.version
+    equal, undefined = logged(tmp_path / "e", 0.9), logged(tmp_path / "f", float("nan"))
     unregistered = logged(tmp_path / "d", 0.95, registered_name=None)
-    assert unregistered.version is None and champion_figure(client, "s2-test", S2_MODEL) == 0.9
+    assert not equal.is_champion and not undefined.is_champion and unregistered.version is None
+    assert champion() == better.version
     with pytest.raises(UserError, match="no champion of a model 's2-nothing'"):
         load_champion("s2-nothing")
+
+
+def test_of_two_registered_at_the_same_time_the_better_is_the_champion(tracking_uri, tmp_path, monkeypatch):
+    """The other process registers its version, and makes it the champion, just before this one sets the alias."""
+    real, others = MlflowClient.set_registered_model_alias, []
+
+    def set_late(client, name, alias, version):
+        if not others:
+            others.append(None)
+            others.append(logged(tmp_path / "better", 0.9))
+        real(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_late)
+    mine = logged(tmp_path / "mine", 0.7)
+    assert others[1].is_champion and not mine.is_champion
+    assert champion() == others[1].version
 
 
 def test_a_model_is_used_over_http_and_where_the_repository_has_never_been(tracking_uri, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import entry.device
 import s2.training
 from entry.errors import UserError
 from entry.tracker import MemoryTracker
-from fitting.loop import BEST, COMPUTED, LAST, load_checkpoint
+from fitting.loop import BEST, COMPUTED, LAST, alone, load_checkpoint
 from s2.batches import make_batch
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from s2.network import BoxNetwork
@@ -136,6 +137,8 @@ def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, kind, shift, tra
     told = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
     assert told == history(whole_tracker)
     assert [step for step, _ in history(after)["val/loss"]] == [2, 3]
+    for name in ("train/loss", "val/loss", "val/auroc"):
+        assert resumed.fit.history[name] == whole.fit.history[name] == history(whole_tracker)[name]
     assert same_network(whole.network, resumed.network)
     assert resumed.val.metrics == pytest.approx(whole.val.metrics, abs=0, nan_ok=True)
     assert (resumed.fit.best_epoch, resumed.fit.epochs) == (whole.fit.best_epoch, EPOCHS)
@@ -161,6 +164,42 @@ def test_a_training_killed_within_an_epoch_goes_on_as_an_unbroken_one(tmp_path, 
     resumed = fitted(tmp_path / "broken")
     assert same_network(whole.network, resumed.network)
     assert resumed.val.metrics == pytest.approx(whole.val.metrics, abs=0, nan_ok=True)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    whole = fitted(tmp_path / "whole")
+    real, written = Path.write_bytes, []
+
+    def dying_write(path, content):
+        if LAST in path.name:
+            written.append(path)
+            if len(written) == 3:
+                real(path, content[: len(content) // 2])
+                raise Killed
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", dying_write)
+    with pytest.raises(Killed):
+        fitted(tmp_path / "broken")
+    assert load_checkpoint(tmp_path / "broken" / LAST)["epoch"] == 1
+    assert same_network(whole.network, fitted(tmp_path / "broken").network)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"best.ckpt: cannot be written \(No space left"):
+        fitted(tmp_path)
+
+
+def test_one_process_at_a_time_trains_into_a_folder(tmp_path):
+    said = "run: another process is training there"
+    with alone(tmp_path / "run"), pytest.raises(UserError, match=said), alone(tmp_path / "run"):
+        pass
+    with alone(tmp_path / "run"):
+        pass
 
 
 def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypatch, caplog):
@@ -195,6 +234,8 @@ def test_a_finished_training_can_be_made_longer(tmp_path):
     assert same_network(whole.network, longer.network) and longer.fit.epochs == EPOCHS
     again = fitted(tmp_path / "longer")
     assert same_network(whole.network, again.network) and again.fit.best_epoch == whole.fit.best_epoch
+    with pytest.raises(UserError, match="has had 4 epochs already"):
+        fitted(tmp_path / "longer", config_of(epoch=2))
 
 
 def test_a_checkpoint_moved_to_another_folder_keeps_its_best_epoch(tmp_path):

@@ -25,7 +25,6 @@ from rna import formats
 from rna.pairs import from_dot_bracket
 from tracking.client import open_client
 from tracking.models import STRUCTURE_MODEL, model_folder
-from tracking.registry import champion_figure
 
 SEQUENCES = ["GGGCGCAAGCCCAGGCUUUUGCCUA", "gcgcuuuugcgcauagcggaaaccgc", "A"]
 OPENAPI = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"
@@ -65,7 +64,8 @@ def test_it_is_registered_and_serves_elsewhere(tracking_uri, tmp_path):
     options = RegisterOptions.model_validate(values | {"chain": EVERY_CELL.model_dump(exclude_unset=True)})
     first = run_register(options)
     assert (first.version, first.is_champion) == ("1", True)
-    assert champion_figure(open_client(), "rna-structure", STRUCTURE_MODEL) == 1.0
+    champion = open_client().get_model_version_by_alias("rna-structure", "champion")
+    assert champion.tags[STRUCTURE_MODEL.version_tag] == "1.0"
 
     models, chain = open_models(ModelOptions(model="models:/rna-structure"))
     assert chain == EVERY_CELL

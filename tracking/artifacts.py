@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
+from entry.files import atomic_path
+from fitting.loop import BEST, CHECKPOINTS, LAST
 from tracking.client import STORE_ERRORS, open_client, store_error
+
+logger = logging.getLogger(__name__)
 
 
 def fetch_artifact(run_id: str, artifact: str, folder: Path) -> Path | None:
@@ -23,8 +27,28 @@ def fetch_artifact(run_id: str, artifact: str, folder: Path) -> Path | None:
             return None
         folder.mkdir(parents=True, exist_ok=True)
         return Path(client.download_artifacts(run_id, artifact, str(folder)))
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error
+
+
+def fetch_checkpoints(run_id: str, folder: Path) -> None:
+    """Bring the copies of a run's checkpoints to where its training looks for them, unless they are there; says where there
+    are none.
+
+    Raises:
+        UserError: the run is unknown, the tracking store cannot be reached, or ``folder`` cannot be written.
+    """
+    if (folder / LAST).is_file():
+        return
+    fetched_to = folder / "fetched"
+    for name in (BEST, LAST):  # a training goes by the last one, so that comes when the other is there
+        fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{name}", fetched_to)
+        if fetched is not None:
+            with atomic_path(folder / name) as temporary:
+                shutil.move(fetched, temporary)
+    shutil.rmtree(fetched_to, ignore_errors=True)
+    if not (folder / LAST).is_file():
+        logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
 
 
 def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, float]]]:
@@ -38,5 +62,5 @@ def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, f
         return {
             name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names
         }
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from entry.errors import UserError
 from tracking.artifacts import fetch_artifact
@@ -44,7 +43,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         if parent_run_id:
             wanted += f" and tags.`mlflow.parentRunId` = '{parent_run_id}'"
         runs = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time DESC"])
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error
     rows = {}
     for run in runs:
@@ -66,7 +65,7 @@ def run_parameters(run_id: str) -> dict[str, str]:
     """
     try:
         return _params(open_client().get_run(run_id))
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, Schema
@@ -87,7 +86,7 @@ def load_champion(name: str) -> PyFuncModel:
     uri = champion_uri(name)
     try:
         return mlflow.pyfunc.load_model(uri)
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error
 
 
@@ -107,6 +106,6 @@ def model_folder(uri: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rna-s2-") as temporary:
         try:
             folder = mlflow.artifacts.download_artifacts(uri, dst_path=temporary)
-        except (MlflowException, *STORE_ERRORS) as error:
+        except STORE_ERRORS as error:
             raise store_error(error) from error
         yield Path(folder) / "artifacts" / NETWORK_FOLDER

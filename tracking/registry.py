@@ -137,20 +137,35 @@ def _register(
     figure = figures.get(kind.champion_metric)
     tags = {} if figure is None else {kind.version_tag: repr(figure)}
     version = str(client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id).version)
-    best = champion_figure(client, name, kind)
-    if figure is None or (best is not None and figure <= best):
-        return version, False
-    client.set_registered_model_alias(name, CHAMPION, version)
-    return version, True
+    return version, _choose_champion(client, name, kind) == version
 
 
-def champion_figure(client: MlflowClient, name: str, kind: ModelKind) -> float | None:
-    """The ``champion_metric`` of a registered model's champion; None where it has none."""
-    alias = client.get_registered_model(name).aliases.get(CHAMPION)
-    if alias is None:
-        return None
-    value = client.get_model_version(name, alias).tags.get(kind.version_tag)
-    return None if value is None else float(value)
+def _choose_champion(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
+    """Moves the alias to the version with the best figure, of equal ones the first; None where none has a figure.
+
+    Another process may register a version at the same time, and whoever sets the alias last may not have seen it: so each
+    looks again after it has set it.
+    """
+    champion = None
+    while True:
+        best = _best_version(client, name, kind)
+        if best == champion:
+            return champion
+        if client.get_registered_model(name).aliases.get(CHAMPION) != best:
+            client.set_registered_model_alias(name, CHAMPION, best)
+        champion = best
+
+
+def _best_version(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
+    figures = {}
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        figures |= {int(v.version): float(v.tags[kind.version_tag]) for v in page if kind.version_tag in v.tags}
+        token = page.token
+        if not token:
+            break
+    return str(min(figures, key=lambda version: (-figures[version], version))) if figures else None
 
 
 def champion_uri(name: str) -> str:

@@ -37,12 +37,16 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from entry.errors import UserError
+from entry.files import atomic_path
 from entry.tracker import Step, flatten
 from tracking.client import STORE_ERRORS, is_outage, open_client, store_error
 
 DEFAULT_EXPERIMENT = "rna-s2"
 CONTINUED_AS = "rna_s2.continued_as"
 """Tag of a run that ``mlflow run`` made in another experiment: the run that took its place."""
+
+RESUMED_AT = "rna_s2.resumed_at"
+"""Tag of a run that was gone on with: when, in milliseconds since 1970."""
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 UNSENT_FOLDER = Path("outputs/unsent")
@@ -67,9 +71,10 @@ class MlflowTracker:
     """The :class:`entry.tracker.Tracker` that writes to one MLflow run.
 
     While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the
-    server is back; nothing raises, so that training goes on. What is left when the run ends goes to a file for
-    ``python -m tracking.resend``. A request that the server refuses is a :class:`UserError`; one that had to wait, and that
-    the server refuses when it is back, is named in the log, and the others are sent.
+    server is back; nothing raises, so that training goes on: also where the disk takes no copy of a file that waits, which the
+    log then says is lost. What is left when the run ends goes to a file for ``python -m tracking.resend``. A request that the
+    server refuses is a :class:`UserError`; one that had to wait, and that the server refuses when it is back, is named in the
+    log, and the others are sent.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
@@ -80,6 +85,7 @@ class MlflowTracker:
         """Whether figures were told to this tracker."""
         self._params = dict(run.data.params)
         self._unsent: list[dict[str, Any]] = []
+        self._kept_as = UNSENT_FOLDER / f"{self.run_id}-{uuid.uuid4().hex[:8]}"  # another one where the run is resumed
         self._retry_at = 0.0
         self._retry_after = _RETRY_SECONDS
 
@@ -160,8 +166,13 @@ class MlflowTracker:
         """Marks the run as ended (``FINISHED``, ``FAILED``, ``KILLED``), and keeps in a file what could not be sent."""
         self._send({"action": "end", "status": status, "timestamp": _now()}, at_once=True)
         if self._unsent:
-            path = UNSENT_FOLDER / f"{self.run_id}.jsonl"
-            write_unsent(path, self.run_id, self._unsent)
+            path = self._kept_as.with_suffix(".jsonl")
+            try:
+                write_unsent(path, self.run_id, self._unsent)
+            except UserError as error:
+                logger.error("the tracking server is away: %d entries of run %s are lost (%s)",
+                             len(self._unsent), self.run_id, error)
+                return
             logger.warning(
                 "the tracking server is away: %d entries of run %s are kept in %s; "
                 "send them later with: python -m tracking.resend %s",
@@ -203,17 +214,23 @@ class MlflowTracker:
 
     def _kept_files(self) -> Path:
         """Where copies of files lie that wait to be sent."""
-        return UNSENT_FOLDER / f"{self.run_id}.files"
+        return self._kept_as.with_suffix(".files")
 
     def _keep(self, action: dict[str, Any]) -> None:
         if action["action"] == "artifact":
             path = Path(action["path"])
             copy = (self._kept_files() / uuid.uuid4().hex[:8] / path.name).resolve()
-            copy.parent.mkdir(parents=True)
-            if path.is_dir():
-                shutil.copytree(path, copy)
-            else:
-                shutil.copy2(path, copy)
+            try:
+                copy.parent.mkdir(parents=True)
+                if path.is_dir():
+                    shutil.copytree(path, copy)
+                else:
+                    shutil.copy2(path, copy)
+            except OSError as error:  # shutil.Error is one too
+                shutil.rmtree(copy.parent, ignore_errors=True)
+                logger.error("run %s: %s cannot be kept until the tracking server is back, and is lost (%s)",
+                             self.run_id, path.name, error.strerror or error)
+                return
             action = {**action, "path": str(copy)}
         self._unsent.append(action)
 
@@ -270,10 +287,14 @@ def _log_input(client: MlflowClient, run_id: str, dataset: DatasetInput) -> None
 
 
 def write_unsent(path: Path, run_id: str, actions: list[dict[str, Any]]) -> None:
-    """Keeps actions that could not be sent as JSON lines, the run's id in the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keeps actions that could not be sent as JSON lines, the run's id in the first.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     lines = [json.dumps({"run_id": run_id}), *(json.dumps(action) for action in actions)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -395,6 +416,7 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
     if run_id is not None:
         run = client.get_run(run_id)
         client.update_run(run_id, status="RUNNING")
+        client.set_tag(run_id, RESUMED_AT, str(_now()))
         outer = _outer_run(client)
         if outer is not None and outer.info.run_id != run_id:
             _leave_pointer(client, outer, run)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from entry.errors import UserError
@@ -99,7 +98,7 @@ def newest_study(experiment: str) -> str:
             [found.experiment_id], f"tags.stage = '{PARENT_STAGE}' and attributes.status = 'FINISHED'",
             order_by=["attributes.start_time DESC"], max_results=1,
         )
-    except (MlflowException, *STORE_ERRORS) as error:
+    except STORE_ERRORS as error:
         raise store_error(error) from error
     if not runs:
         raise UserError(f"experiment '{experiment}' has no finished study; run: mlflow run . -e study")
