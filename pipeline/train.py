@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -107,14 +109,14 @@ def run_train(
         ))
         folder = _checkpoints(config, tracker.run_id)
         if run_id is None:
-            stack.enter_context(alone(folder))
-        if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
         start = open_model(config.start, Scorer.load) if config.start else None
         data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
         prepared = prepare(data, config.pruning, config.features, config.seed, tracker)
-        if run_id is not None:
+        if run_id is None:
+            stack.enter_context(alone(folder))
+        else:
             fetch_checkpoints(run_id, folder)
         result = train(
             config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
@@ -267,7 +269,9 @@ def _with_config(argv: Sequence[str]) -> list[str]:
     resume = given.get("--resume", "")
     path: Path | None = DEFAULT_CONFIG
     if resume:
-        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(tempfile.mkdtemp(prefix="rna-s2-")))
+        folder = tempfile.mkdtemp(prefix="rna-s2-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(folder))
         if path is None:
             raise UserError(f"run {resume} has no {CONFIG_FILE}; give its config as well")
     return [*arguments, f"--{CONFIG_OPTION}", str(path)]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from boxtables.write import PARQUET_SUFFIX
 from entry.files import content_key, file_digest
 from entry.tracker import Step, Tracker, untracked
 from s1.config import SegmentRule, SyntheticTranscripts
-from s1.model import WEIGHTS_FILE, load_network
+from s1.model import MODEL_FILE, WEIGHTS_FILE, load_network
 from s1.propose_main import ProposeOptions, network_folder, run_propose
 from s1.segments_main import SegmentsOptions, local_copy, run_segments
 from s1.selection import SelectionOptions
@@ -61,7 +62,9 @@ def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: Ste
     """
     with local_copy(transcripts) as local:
         digest = file_digest(local)
-        key = content_key(version=CACHE_VERSION, step="segments", source=digest, **rule.model_dump(mode="json"))
+        key = content_key(
+            version=CACHE_VERSION, step="segments", source=digest, folding=version("ViennaRNA"), **rule.model_dump(mode="json")
+        )
         path = Path(cache_dir) / "segments" / f"{key}{PARQUET_SUFFIX}"
         with step("segments", f"segments {Path(transcripts).name}") as tracker:
             if not _found(path, tracker):
@@ -81,8 +84,8 @@ def proposals_file(
     with network_folder(model) as folder:
         load_network(folder)  # tells what is wrong with it, before anything is made
         key = content_key(
-            version=CACHE_VERSION, step="propose", source=file_digest(segments), network=file_digest(folder / WEIGHTS_FILE),
-            **selection.model_dump(mode="json"),
+            version=CACHE_VERSION, step="propose", source=file_digest(segments),
+            network=[file_digest(folder / name) for name in (WEIGHTS_FILE, MODEL_FILE)], **selection.model_dump(mode="json"),
         )
         path = Path(cache_dir) / "proposed" / f"{key}{PARQUET_SUFFIX}"
         with step("propose", f"propose {segments.name}") as tracker:

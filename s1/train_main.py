@@ -200,8 +200,6 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         )
         folder = _checkpoints(config, tracker.run_id)
         if run_id is None:
-            stack.enter_context(alone(folder))
-        if run_id is None:
             tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
         files = config.in_file or training_segments(
@@ -209,7 +207,9 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         )
         table, data = read_tables(files, tracker)
         table, excluded = without_transcripts(table, config.exclude)
-        if run_id is not None:
+        if run_id is None:
+            stack.enter_context(alone(folder))
+        else:
             fetch_checkpoints(run_id, folder)
         result = train(
             config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -197,16 +198,39 @@ def test_only_a_run_of_the_same_stage_is_gone_on_with(tracking_uri):
     assert run.data.tags["stage"] == "predict" and run.info.status == "FINISHED"
 
 
-@pytest.mark.parametrize(("figures", "status"), [(False, "FINISHED"), (True, "FAILED")])
-def test_a_run_keeps_its_status_where_going_on_fails_before_any_figure(tracking_uri, figures, status):
+@pytest.mark.parametrize(
+    ("error", "status"), [(UserError("changed"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "FAILED")]
+)
+@pytest.mark.parametrize("figures", [False, True])
+def test_a_run_keeps_its_status_where_going_on_fails_before_any_figure(tracking_uri, figures, error, status):
     with start_run("train", "first") as first:
         pass
-    with pytest.raises(UserError, match="the table has changed"), start_run("train", "x", run_id=first.run_id) as again:
+    with pytest.raises(type(error)), start_run("train", "x", run_id=first.run_id) as again:
         if figures:
             again.metrics({"loss": 1.0})
-        raise UserError("the table has changed")
+        raise error
     run = MlflowClient().get_run(first.run_id)
-    assert run.info.status == status and ("error" in run.data.tags) == figures
+    assert run.info.status == (status if figures else "FINISHED")
+    assert ("error" in run.data.tags) == (figures and isinstance(error, UserError))
+
+
+def test_all_runs_are_found_however_many_there_are(tracking_uri):
+    told = []
+    for name in "abcde":
+        with start_run("prune" if name == "b" else "train", name) as tracker:
+            told.append(tracker.run_id)
+    found = client_module.newest_runs(tracker.client, tracker.experiment_id, "tags.stage = 'train'", page_size=2)
+    assert [run.info.run_id for run in found] == [told[4], told[3], told[2], told[0]]
+
+
+def test_a_copy_within_another_repository_has_no_commit(tmp_path, monkeypatch):
+    outer = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*outer, "init", "-q"], check=True)
+    subprocess.run([*outer, "commit", "-q", "--allow-empty", "-m", "outer"], check=True)
+    (tmp_path / "copy").mkdir()
+    for folder, known in ((tmp_path, True), (tmp_path / "copy", False)):
+        monkeypatch.setattr(runs, "PROJECT_ROOT", folder)
+        assert (runs.git_tags.__wrapped__()["git_commit"] != "unknown") == known
 
 
 @pytest.mark.parametrize("name", ["tool/../../f1", "a//b", "x" * 300 + "/f1", "50 %/f1", "tool/$x_{$/f1", "./a"])

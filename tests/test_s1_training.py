@@ -132,6 +132,18 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
 
 
+def test_a_time_limit_ends_whole_epochs(table, tmp_path):
+    config = debug_config(epoch=3, batches_per_epoch=4)
+    whole = train(config, table, seed=1, folder=tmp_path / "whole", tracker=MemoryTracker(), progress=False)
+    for epochs in (1, 2):
+        short = train(
+            config, table, seed=1, folder=tmp_path / "short", tracker=MemoryTracker(), progress=False, max_seconds=1e-9
+        )
+        assert short.fit.epochs == epochs and [epoch for epoch, _ in short.fit.history["val/loss"]] == list(range(epochs))
+    long = train(config, table, seed=1, folder=tmp_path / "short", tracker=MemoryTracker(), progress=False, max_seconds=1e9)
+    assert long.fit.epochs == 3 and long.figures == whole.figures
+
+
 def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, tmp_path):
     (tmp_path / "some.fa").write_text(">t0\nACGU\n", encoding="utf-8")
     (tmp_path / "none.fa").write_text(">other\nACGU\n", encoding="utf-8")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -18,14 +21,21 @@ import yaml
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
+import pipeline.prepare
+import pipeline.train
+import tracking.runs
 from boxtables.read import read_table
 from boxtables.write import write_table
 from entry.errors import UserError, run_command
-from fitting.loop import BEST, LAST
-from pipeline.config import SAMPLE, TrainConfig
+from fitting.loop import BEST, LAST, alone
+from pipeline.config import SAMPLE, DataConfig, TrainConfig
 from pipeline.pictures import mean_roc
+from pipeline.prepare import encoded_dataset, pruned_table
 from pipeline.train import _with_config, main
+from pruning.rules import PruningRules
+from s2.config import FeatureConfig
 from s2.training import Evaluation, S2Module
+from tracking.resend import resend
 
 ROOT = Path(__file__).resolve().parents[1]
 DEBUG = ROOT / "configs" / "debug.yaml"
@@ -118,7 +128,7 @@ def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkey
     second = main(arguments(sliced))
     assert first.run_id != second.run_id and first.prepared.data.digest == second.prepared.data.digest
     assert figures(first.run_id) == figures(second.run_id)
-    assert [len(list(Path(".cache", name).iterdir())) for name in ("encoded", "checkpoints")] == [1, 2]
+    assert [len(list(Path(".cache", name).glob("[!.]*"))) for name in ("encoded", "checkpoints")] == [1, 2]
 
 
 def test_a_cached_table_does_not_let_rejects_pass(tracking_uri, sliced):
@@ -182,6 +192,55 @@ def test_a_training_is_resumed_from_the_runs_own_copy(tracking_uri, sliced, monk
     shutil.rmtree(".cache")
     resumed = main(["--resume", broken.info.run_id])
     assert figures(resumed.run_id) == figures(whole.run_id)
+
+
+def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkeypatch, capsys):
+    whole = main(arguments(sliced, "--registered_name", "tiny"))
+    real, away = tracking.runs.perform, "connection refused"
+
+    def perform(client, run_id, action):
+        if action["action"] == "metrics":
+            raise ConnectionError(away)
+        real(client, run_id, action)
+
+    def logged(*_, **__):
+        raise UserError(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.runs, "perform", perform)
+        patch.setattr(pipeline.train, "log_model", logged)
+        said = error_of(capsys, *arguments(sliced, "--registered_name", "tiny"))
+    run_id = re.search(r"connection refused; the training itself is done .* resume=(\w+) logs the model", said)[1]
+    resumed = main(["--resume", run_id])
+    assert (resumed.run_id, resumed.model_version) == (run_id, "2")
+    (kept,) = Path("outputs/unsent").glob("*.jsonl")
+    resend(kept)
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+    assert figures(run_id) == figures(whole.run_id)
+    assert resumed.result.fit.history["val/loss"] == whole.result.fit.history["val/loss"] == figures(run_id)["val/loss"]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tracking_uri, sliced, capsys):
+    run_id = main(arguments(sliced)).run_id
+    with alone(Path(".cache/checkpoints") / run_id):
+        assert "another process is training there" in error_of(capsys, "--resume", run_id)
+    assert MlflowClient().get_run(run_id).info.status == "FINISHED"
+
+
+def test_of_several_processes_one_encodes_a_dataset(tracking_uri, sliced, monkeypatch):
+    calls, real = [], pipeline.prepare.featurize
+
+    def slow(*args, **kwargs):
+        calls.append(None)
+        time.sleep(0.3)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline.prepare, "featurize", slow)
+    data = DataConfig(in_file=str(sliced))
+    pruned, _ = pruned_table(data, PruningRules())
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: encoded_dataset(pruned, FeatureConfig(), 0, data).digest, range(3)))
+    assert len(calls) == 1 and len(set(made)) == 1
 
 
 def test_a_training_starts_from_a_registered_model(tracking_uri, sliced, capsys):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock, Timeout
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
@@ -96,6 +97,23 @@ def _environment_defaults(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in missing:
             os.environ.pop(name, None)
+
+
+def newest_runs(client: MlflowClient, experiment_id: str, wanted: str, page_size: int = 1000) -> Iterator[Run]:
+    """All runs of an experiment that a filter lets through, the newest first, however many there are.
+
+    Raises:
+        MlflowException, SQLAlchemyError, OSError: the store cannot be reached, or refuses the filter.
+    """
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], wanted, max_results=page_size, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def is_outage(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from entry.errors import UserError
 from tracking.artifacts import fetch_artifact
-from tracking.client import STORE_ERRORS, open_client, store_error
+from tracking.client import STORE_ERRORS, newest_runs, open_client, store_error
 
 USED = "used."
 """What the tags of parameters in force begin with (:meth:`tracking.runs.MlflowTracker.params`)."""
@@ -42,7 +42,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         wanted = "tags.stage = 'train' and attributes.status = 'FINISHED' and tags.model LIKE '%'"
         if parent_run_id:
             wanted += f" and tags.`mlflow.parentRunId` = '{parent_run_id}'"
-        runs = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time DESC"])
+        runs = list(newest_runs(client, experiment_id, wanted))
     except STORE_ERRORS as error:
         raise store_error(error) from error
     rows = {}

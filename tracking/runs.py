@@ -331,8 +331,8 @@ def start_run(
         experiment: name of the experiment; made where it is not there yet.
         tags: further tags. Git commit and whether files were changed since then are added.
         parent_run_id: makes this run a child.
-        run_id: an existing run of the same stage to go on with. Where that fails before any figure is told, a run that had
-            finished stays so.
+        run_id: an existing run of the same stage to go on with. Where that fails or is stopped before any figure is told, a
+            run that had finished stays so.
 
     Raises:
         UserError: the tracking store cannot be reached, or refuses the run; or the run to go on with is of another stage.
@@ -351,15 +351,13 @@ def start_run(
     logger.info("run %s: %s", tracker.run_id, name)
     try:
         yield tracker
-    except KeyboardInterrupt:
-        _end(tracker, "KILLED")
-        raise
-    except SystemExit as error:
-        _end(tracker, "FAILED" if error.code else "FINISHED")
-        raise
     except BaseException as error:
         if was_finished and not tracker.has_figures:
             _end(tracker, "FINISHED")
+        elif isinstance(error, KeyboardInterrupt):
+            _end(tracker, "KILLED")
+        elif isinstance(error, SystemExit):
+            _end(tracker, "FAILED" if error.code else "FINISHED")
         else:
             _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
         raise
@@ -514,9 +512,9 @@ def _is_ours_to_rename(client: MlflowClient, outer: Run | None) -> bool:
 
 @functools.cache
 def git_tags() -> dict[str, str]:
-    """Commit of the project's folder and whether files differ from it; empty outside git."""
+    """Commit of the project's folder and whether files differ from it; ``unknown`` where it is no clone."""
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    if commit is None or _git("rev-parse", "--show-prefix"):  # a copy without its history within another repository
         return {"git_commit": "unknown", "git_dirty": "unknown"}
     status = _git("status", "--porcelain")
     return {

@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from entry.errors import UserError
 from tracking.artifacts import fetch_artifact
-from tracking.client import STORE_ERRORS, open_client, store_error
+from tracking.client import STORE_ERRORS, newest_runs, open_client, store_error
 
 STUDY = "study"
 """Tag of a study's runs: its name."""
@@ -39,23 +39,15 @@ def find_children(experiment_id: str, study: str) -> dict[str, FoundRun]:
     """
     found: dict[str, FoundRun] = {}
     try:
-        client, token = open_client(), None
-        while True:
-            page = client.search_runs(
-                [experiment_id], f"tags.stage = '{CHILD_STAGE}' and tags.{STUDY} = '{study}'",
-                order_by=["attributes.start_time DESC"], page_token=token,
+        for run in newest_runs(open_client(), experiment_id, f"tags.stage = '{CHILD_STAGE}' and tags.{STUDY} = '{study}'"):
+            each = FoundRun(
+                run.info.run_id, run.info.status == RunStatus.to_string(RunStatus.FINISHED),
+                run.data.tags.get(MLFLOW_PARENT_RUN_ID, ""),
             )
-            for run in page:
-                each = FoundRun(
-                    run.info.run_id, run.info.status == RunStatus.to_string(RunStatus.FINISHED),
-                    run.data.tags.get(MLFLOW_PARENT_RUN_ID, ""),
-                )
-                known = found.get(run.data.tags[DIGEST])
-                if known is None or (each.finished and not known.finished):
-                    found[run.data.tags[DIGEST]] = each
-            token = page.token
-            if not token:
-                return found
+            known = found.get(run.data.tags[DIGEST])
+            if known is None or (each.finished and not known.finished):
+                found[run.data.tags[DIGEST]] = each
+        return found
     except STORE_ERRORS as error:
         raise store_error(error) from error
 
