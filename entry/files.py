@@ -24,6 +24,7 @@ _OLD = ".old.tmp"
 _MARK_LENGTH = 8  # hexadecimal digits that tell one temporary name from another
 _NAME_LENGTH = 200  # of a temporary name what comes from the path; file systems take 255 bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextmanager
@@ -36,11 +37,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     A folder is replaced by a folder only. Where ``path`` is a link, what it points to is replaced.
 
     Raises:
-        UserError: ``path`` or what belongs to it cannot be written, or it is a folder and what was written is a file. Other
-            errors of the block pass through as they are.
+        UserError: ``path`` or what belongs to it cannot be written, it is a folder and what was written is a file, or it is a
+            device, a pipe or a socket. Other errors of the block pass through as they are.
     """
     path = Path(os.path.realpath(path))
     temporary = _beside(path, ".tmp")
+    if is_special(path):
+        raise UserError(f"{path}: is neither a file nor a folder, and would be replaced; choose another output path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _put_back(path)
@@ -67,6 +70,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(temporary, ignore_errors=True)
             else:
                 temporary.unlink(missing_ok=True)
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether a path is a device, a pipe or a socket."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 @contextmanager
@@ -152,8 +160,9 @@ def _put_back(path: Path) -> None:
 
 
 def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether an error comes from writing there: it names one of the two, or says that there is no room at all."""
-    if error.errno in _NO_ROOM:
+    """Whether an error comes from writing there: it names one of the two, names nothing (PyArrow's) and says that something was
+    refused, or says that there is no room at all."""
+    if error.errno in _NO_ROOM or (error.filename is None and error.errno in _REFUSED):
         return True
     named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return any(each in (path, temporary, path.parent) or temporary in each.parents for each in named)
@@ -180,5 +189,5 @@ def file_digest(path: str | Path) -> str:
             return whole.hexdigest()
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (OSError, ValueError) as error:  # a null character is a ValueError
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path") from error

@@ -17,15 +17,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from entry.errors import UserError
+from entry.files import is_special
 
 
 class Options(BaseModel):
     """Base of every options and config model: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and not _takes_bool(cls.model_fields[info.field_name].annotation):
+            raise ValueError("must not be true or false")
+        return value
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether a field of this annotation may be true or false."""
+    return annotation is bool or annotation is Any or any(_takes_bool(inner) for inner in typing.get_args(annotation))
 
 
 Model = TypeVar("Model", bound=Options)
@@ -35,7 +48,7 @@ MODEL_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_ -]*$"
 
 
 def check_outputs(outputs: Mapping[str, str | Path], inputs: Mapping[str, str | Path] = {}) -> None:
-    """Refuse output files that are folders, or that are an input or another output as well; to be called before any work.
+    """Refuse output files that are folders or devices, an input, or another output as well; to be called before any work.
 
     Args:
         outputs: path of each, under what it is, which ends in the name of its option (``the rejects of out_file``);
@@ -52,6 +65,8 @@ def check_outputs(outputs: Mapping[str, str | Path], inputs: Mapping[str, str | 
         another = f"choose another {name.split()[-1]}"
         if os.path.isdir(path):
             raise UserError(f"{path}: is a folder; {another}")
+        if is_special(path):
+            raise UserError(f"{path}: is neither a file nor a folder, and would be replaced; {another}")
         other = seen.setdefault(os.path.realpath(path), name)
         if other != name:
             raise UserError(f"{path}: is both {other} and {name}; {another}")
@@ -96,6 +111,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise UserError(f"{path}{where}: is not valid YAML ({problem})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: is not valid YAML (too many brackets within each other)") from error
     except ValueError as error:  # a date or a number that cannot be
         raise UserError(f"{path}: holds a value that cannot be read ({error}); put it in quotes") from error
     if loaded is None:
@@ -105,12 +122,17 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return loaded
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Safe YAML, where a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:  # <<: whose keys give way to those that stand here
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (list, dict, set)):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)

@@ -120,6 +120,7 @@ class FitResult:
         best_epoch: epoch (from 0) with the best monitored figure.
         best_value: that figure.
         epochs: epochs trained, those before a resume included.
+        trained: epochs trained now.
         figures: all figures of the last epoch.
         seconds: wall seconds of this fit (of the last part, when resumed).
         checkpoint: the best checkpoint; None if no epoch had a figure.
@@ -134,6 +135,7 @@ class FitResult:
     seconds: float
     checkpoint: Path | None
     precision: str
+    trained: int
     history: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
@@ -368,6 +370,7 @@ def fit(
         seconds=time.perf_counter() - started,
         checkpoint=path if path and path.is_file() else None,
         precision=computed["precision"],
+        trained=trainer.current_epoch - start_epoch,
         history=told.history,
     )
 

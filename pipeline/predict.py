@@ -104,12 +104,14 @@ class PredictReport:
         failures: names and reasons of the others.
         seconds: wall seconds of reading, of the whole prediction with writing and drawing, of these two; and the seconds of
             each part of the prediction, summed over processes.
+        boxes_left_out: proposals beyond ``max_boxes``, which stage 2 did not see.
     """
 
     folder: Path
     predicted: int
     failures: list[Failure]
     seconds: dict[str, float]
+    boxes_left_out: int = 0
 
 
 class FileNames:
@@ -178,6 +180,7 @@ class Writer:
         self.page = Page(title, options.drawings)
         self.predicted = 0
         self.failures: list[Failure] = []
+        self.boxes_left_out = 0
         self.structures = stack.enter_context((folder / STRUCTURES).open("w", encoding="utf-8"))
         self.rejects = csv.writer(stack.enter_context((folder / FAILURES).open("w", encoding="utf-8", newline="")))
         self.rejects.writerow(["name", "line", "reason"])
@@ -195,6 +198,12 @@ class Writer:
         """Write all about one sequence."""
         best, boxes, pairing = prediction.best, prediction.boxes, prediction.pairing
         self.predicted += 1
+        self.boxes_left_out += prediction.boxes_left_out
+        if prediction.boxes_left_out:
+            logger.warning(
+                "'%s': %d of its %d proposals were not scored, those stage 1 is least sure of (max_boxes %d)", prediction.name,
+                prediction.boxes_left_out, prediction.boxes_left_out + len(boxes), self.options.chain.max_boxes,
+            )
         self.structures.write(structure_text(prediction))
         self.boxes.add(prediction.name, (
             _TYPE_NAMES[boxes.type], boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
@@ -303,7 +312,7 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
             _predict_all(found.records, workers, models, chain, writer, seconds, progress)
         with timed(seconds, "write"):
             writer.finish(_facts(options, writer, digest, seconds))
-    report = PredictReport(Path(options.out_dir), writer.predicted, writer.failures, seconds)
+    report = PredictReport(Path(options.out_dir), writer.predicted, writer.failures, seconds, writer.boxes_left_out)
     _log(options, report, tracker)
     if not report.predicted:
         raise UserError(
@@ -332,6 +341,7 @@ def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[s
         "decoder": options.chain.chosen_decoder,
         "predicted": str(writer.predicted),
         "left out": str(len(writer.failures)),
+        "proposals beyond max_boxes, not scored": str(writer.boxes_left_out),
         "seconds": f"{seconds['predict']:.2f}",
     }
 
@@ -343,6 +353,7 @@ def _log(options: PredictOptions, report: PredictReport, tracker: Tracker) -> No
     tracker.metrics({
         "count.predicted": report.predicted,
         "count.failures": len(report.failures),
+        "count.boxes_left_out": report.boxes_left_out,
         "sequences_per_second": rate,
         **{f"seconds.{name}": value for name, value in report.seconds.items()},
     })

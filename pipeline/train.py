@@ -18,7 +18,7 @@ import yaml
 
 from entry.errors import UserError, run_command
 from entry.options import parse
-from entry.tracker import Tracker, untracked
+from entry.tracker import MemoryTracker, Tracker, untracked
 from fitting.loop import alone
 from pipeline.config import TrainConfig
 from pipeline.open_models import open_model
@@ -109,11 +109,11 @@ def run_train(
         ))
         folder = _checkpoints(config, tracker.run_id)
         if run_id is None:
-            tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
         start = open_model(config.start, Scorer.load) if config.start else None
         data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
-        prepared = prepare(data, config.pruning, config.features, config.seed, tracker)
+        told = MemoryTracker() if tracker.was_finished else tracker  # the inputs of a finished run stand there already
+        prepared = prepare(data, config.pruning, config.features, config.seed, told)
         if run_id is None:
             stack.enter_context(alone(folder))
         else:
@@ -121,6 +121,11 @@ def run_train(
         result = train(
             config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
         )
+        if tracker.was_finished and not result.fit.trained:
+            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
+            return TrainReport(tracker.run_id, result, prepared)
+        if run_id is not None:
+            _log_config(config, tracker)
         _log_result(config, prepared, result, tracker)
         try:
             model = _log_network(config, prepared, result, tracker) if keep_model else None
@@ -145,6 +150,7 @@ def _checkpoints(config: TrainConfig, run_id: str) -> Path:
 
 
 def _log_config(config: TrainConfig, tracker: Tracker) -> None:
+    tracker.params(config.model_dump(mode="json", exclude={"resume"}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG_FILE
         content = config.model_dump(mode="json", exclude={"resume"})

@@ -23,7 +23,7 @@ from boxtables.table import BoxTable, Ragged
 from entry.errors import UserError, run_command
 from entry.files import content_key, file_digest
 from entry.options import MODEL_NAME, parse
-from entry.tracker import Tracker
+from entry.tracker import MemoryTracker, Tracker
 from fitting.loop import alone
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
@@ -200,12 +200,12 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         )
         folder = _checkpoints(config, tracker.run_id)
         if run_id is None:
-            tracker.params(config.model_dump(mode="json", exclude={"resume"}))
             _log_config(config, tracker)
         files = config.in_file or training_segments(
             config.transcripts, config.segments, config.cache_dir, child_runs(tracker.run_id)
         )
-        table, data = read_tables(files, tracker)
+        told = MemoryTracker() if tracker.was_finished else tracker  # the inputs of a finished run stand there already
+        table, data = read_tables(files, told)
         table, excluded = without_transcripts(table, config.exclude)
         if run_id is None:
             stack.enter_context(alone(folder))
@@ -218,7 +218,15 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         about = describe(config, table, result) | {
             "data": data, "excluded": excluded, "command": command, "run_id": tracker.run_id, **git_tags()
         }
-        report = _log_result(config, table, result, about, tracker)
+        if tracker.was_finished and not result.fit.trained:
+            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
+            if config.out_dir:
+                save_network(result.network, config.out_dir, about, network_card(about))
+            report = TrainS1Report(tracker.run_id, result, "", None)
+        else:
+            if run_id is not None:
+                _log_config(config, tracker)
+            report = _log_result(config, table, result, about, tracker)
     logger.info(
         "%s: %d rows trained, %d epochs, au-ROC %.4f, box sensitivity %.4f at %.1f boxes per row",
         name, len(result.train_rows), result.fit.epochs,
@@ -233,6 +241,7 @@ def _checkpoints(config: TrainS1Config, run_id: str) -> Path:
 
 
 def _log_config(config: TrainS1Config, tracker: Tracker) -> None:
+    tracker.params(config.model_dump(mode="json", exclude={"resume"}))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG_FILE
         path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"resume"}), sort_keys=False), "utf-8")

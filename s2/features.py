@@ -144,6 +144,15 @@ def encode_boxes(table: BoxTable, kind: Kind, needed: Collection[str] = ENSEMBLE
     )
 
 
+def require_pruned(table: BoxTable) -> None:
+    """Refuse boxes that run out of the map, which pruning drops.
+
+    Raises:
+        UserError: there is one; names the first.
+    """
+    _require(inside_map(table.proposals, table.lengths), table, np.arange(table.rows), "runs out of the map of the sequence")
+
+
 def _encode(
     table: BoxTable,
     kind: Kind,

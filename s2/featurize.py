@@ -68,7 +68,8 @@ def run_featurize(options: FeaturizeOptions, tracker: Tracker) -> EncodedDataset
     if not meta.rows_kept:
         raise UserError(
             f"{options.in_file}: none of its {meta.rows_read} rows can be trained on ({meta.rows_full_sensitivity} "
-            f"with 100 % box sensitivity, {meta.rows_without_boxes} without a box); keep_partial keeps the others"
+            f"with 100 % box sensitivity, {meta.rows_without_boxes} without a box); "
+            + ("prune less" if options.keep_partial else "prune less, or set keep_partial")
         )
     with timed(seconds, "write"):
         data.save(options.out_file)

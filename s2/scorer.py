@@ -23,7 +23,7 @@ from entry.options import Options
 from s2.build import Network, build_network
 from s2.config import NetworkConfig
 from s2.dataset import EncodedDataset, Kind
-from s2.features import encode_boxes
+from s2.features import encode_boxes, require_pruned
 from s2.scoring import score_rows
 from s2.views import with_columns
 
@@ -111,8 +111,9 @@ class Scorer:
             One ``(boxes of the row,)`` float64 array per row, boxes in the order stems, iloops, hloops, each in table order.
 
         Raises:
-            UserError: a box has no features of this network's kind (:func:`s2.features.encode_boxes`).
+            UserError: a box runs out of the map, or has no features of this network's kind (:func:`s2.features.encode_boxes`).
         """
+        require_pruned(table)
         data = with_columns(encode_boxes(table, self.card.kind, self.card.feature_names), self.card.feature_names)
         with torch.inference_mode():
             logits = score_rows(self.network, data, np.arange(len(data))).astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 
 import pytest
 from pydantic import Field
@@ -173,11 +174,22 @@ def test_an_override_does_not_hide_a_broken_section(config):
         ("seed: {{seed}}\n", "line 1: is not valid YAML"),
         ("seed: 2024-99-99\n", "cannot be read"),
         ("seed: \x00\n", "is not valid YAML"),
+        ("seed: " + "[" * 3000 + "]" * 3000, "too many brackets"),
+        ("training: {epoch: true}\n", "'training.epoch'"),
+        ("seed: true\n", "'seed'"),
+        ("training: {lr: false}\n", "'training.lr'"),
     ],
 )
 def test_what_is_no_config_is_refused(config, text, part):
     message = refused(*config(text))
     assert part in message and "my.yaml" in message
+
+
+def test_merged_keys_give_way_to_those_that_stand_there(config):
+    given = read(*config("training: &short {epoch: 7, lr: 0.5}\n"), "--epochs", "7").training
+    merged = read(*config("network: {n_hid: 9, <<: {n_hid: 3, n_ff: 11}}\ntraining: {<<: {epoch: 7, lr: 0.5}}\n"))
+    assert merged.training == given and (merged.network.n_hid, merged.network.n_ff) == (9, 11)
+    assert "key 'n_ff' stands twice" in refused(*config("network: {n_ff: 1, n_ff: 2, <<: {n_hid: 3}}\n"))
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
@@ -244,7 +256,9 @@ def test_errors_that_have_nothing_to_do_with_the_path_pass_through(tmp_path):
     for error in (ConnectionResetError("peer"), FileNotFoundError(2, "none", str(tmp_path / "other"))):
         with pytest.raises(type(error)), atomic_path(tmp_path / "out"):
             raise error
-    for error in (OSError(errno.ENOSPC, "no room"), PermissionError(13, "no", str(tmp_path / "out"))):
+    for error in (
+        OSError(errno.ENOSPC, "no room"), PermissionError(13, "no", str(tmp_path / "out")), PermissionError(13, "PyArrow's")
+    ):
         with pytest.raises(UserError, match="out: cannot be written"), atomic_path(tmp_path / "out"):
             raise error
     assert not list(tmp_path.iterdir())
@@ -288,6 +302,17 @@ def test_what_was_left_of_another_path_stays(tmp_path):
     with atomic_path(tmp_path / "out.v2") as temporary:
         temporary.mkdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.v2"]
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match="pipe: is neither a file nor a folder"), atomic_path(tmp_path / name):
+            pytest.fail("nothing is done before")
+        with pytest.raises(UserError, match=f"{name}: is neither .* another out_file"):
+            check_outputs({"out_file": tmp_path / name})
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "\N{GREEK SMALL LETTER ALPHA}" * 127])

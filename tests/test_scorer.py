@@ -168,6 +168,11 @@ def test_a_frame_that_cannot_be_scored_is_explained(change, said):
         scorer_of("sequence_encoding").score_frame(change(frame()))
 
 
+def test_no_kind_scores_a_box_beyond_the_map():
+    with pytest.raises(UserError, match=r"row 1 .*bb_y=99 .*runs out of the map"):
+        scorer_of("baseline").score_frame(frame().assign(bb_stem=[[], [box(0, 99, 3, 3)], [], []]))
+
+
 def test_a_scorer_never_drops(tmp_path):
     network = BoxNetwork(CONFIG, 7, {}).train()
     assert not Scorer(network, ModelCard(kind="baseline", feature_names=("a",) * 7, network=CONFIG)).network.training

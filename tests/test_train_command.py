@@ -194,6 +194,27 @@ def test_a_training_is_resumed_from_the_runs_own_copy(tracking_uri, sliced, monk
     assert figures(resumed.run_id) == figures(whole.run_id)
 
 
+def test_a_finished_run_is_gone_on_with_only_for_more_epochs(tracking_uri, sliced, caplog):
+    client = MlflowClient()
+    run_id = main(arguments(sliced, "--registered_name", "tiny")).run_id
+    before = figures(run_id)
+    with caplog.at_level(logging.INFO):
+        again = main(["--resume", run_id])
+    assert "nothing is logged again" in caplog.text and again.model_version is None and figures(run_id) == before
+    with pytest.raises(UserError, match="another seed"):
+        main(["--resume", run_id, "--seed", "7"])
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED" and not [name for name in run.data.tags if name.startswith("used.")]
+
+    longer = main(["--resume", run_id, "--epochs", "3"])
+    run = client.get_run(run_id)
+    assert longer.model_version == "2" and run.info.status == "FINISHED"
+    assert run.data.params["training.epoch"] == "2" and run.data.tags["used.training.epoch"] == "3"
+    config = yaml.safe_load(Path(client.download_artifacts(run_id, "config.yaml")).read_text())
+    assert config["training"]["epoch"] == 3
+    assert figures(run_id)["val/loss"] == longer.result.fit.history["val/loss"]
+
+
 def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkeypatch, capsys):
     whole = main(arguments(sliced, "--registered_name", "tiny"))
     real, away = tracking.runs.perform, "connection refused"

@@ -11,9 +11,7 @@ from mlflow.entities import Run
 from entry.errors import UserError
 from tracking.artifacts import fetch_artifact
 from tracking.client import STORE_ERRORS, newest_runs, open_client, store_error
-
-USED = "used."
-"""What the tags of parameters in force begin with (:meth:`tracking.runs.MlflowTracker.params`)."""
+from tracking.runs import USED
 
 
 def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:

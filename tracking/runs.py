@@ -45,6 +45,8 @@ DEFAULT_EXPERIMENT = "rna-s2"
 CONTINUED_AS = "rna_s2.continued_as"
 """Tag of a run that ``mlflow run`` made in another experiment: the run that took its place."""
 
+USED = "used."
+"""What the tags of parameters in force begin with (:meth:`MlflowTracker.params`)."""
 RESUMED_AT = "rna_s2.resumed_at"
 """Tag of a run that was gone on with: when, in milliseconds since 1970."""
 
@@ -83,7 +85,10 @@ class MlflowTracker:
         self.experiment_id: str = run.info.experiment_id
         self.has_figures = False
         """Whether figures were told to this tracker."""
+        self.was_finished = False
+        """Whether the run had finished before it was gone on with."""
         self._params = dict(run.data.params)
+        self._used = {name for name in run.data.tags if name.startswith(USED)}
         self._unsent: list[dict[str, Any]] = []
         self._kept_as = UNSENT_FOLDER / f"{self.run_id}-{uuid.uuid4().hex[:8]}"  # another one where the run is resumed
         self._retry_at = 0.0
@@ -101,9 +106,10 @@ class MlflowTracker:
             old = self._params.get(key)
             if old is None:
                 new[key] = text
-            elif text not in (old, _unquoted(old)):
-                used[f"used.{key}"] = text
+            elif text not in (old, _unquoted(old)) or f"{USED}{key}" in self._used:
+                used[f"{USED}{key}"] = text
         self._params.update(new)
+        self._used |= used.keys()
         if new:
             self._send({"action": "params", "values": new})
         if used:
@@ -345,6 +351,7 @@ def start_run(
     except STORE_ERRORS as error:
         raise store_error(error) from error
     tracker = MlflowTracker(client, run)
+    tracker.was_finished = was_finished
     tracker.tags(tags)
     if run_id is None:
         tracker.text(environment_text(), "environment.txt")
