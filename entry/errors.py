@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -9,6 +10,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a command that SIGTERM ended."""
 
 
 class UserError(Exception):
@@ -32,8 +36,19 @@ def _terminated_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _lacking(error: BaseException) -> str:
+    """What the machine has too little of, as far as an error says so, and what to do; else empty."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room and run the same command again"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # what PyTorch says is a RuntimeError
+        return "the memory is out; make networks, batches or tables smaller, or the number of workers"
+    return ""
+
+
 def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] | None = None) -> int:
     """Run ``main(argv)`` as a command: a :class:`UserError` becomes one line on stderr and exit status 1.
+
+    So do a full disk and memory that is out, wherever they are met.
 
     Environment variable ``RNA_S2_TRACEBACK=1`` shows the traceback as well, for reports of defects. SIGTERM, by which batch
     systems and containers end a process, ends the command in order: temporary files are removed, and its run is told.
@@ -47,6 +62,16 @@ def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[s
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        lacking = _lacking(error)
+        if not lacking or os.environ.get("RNA_S2_TRACEBACK") == "1":
+            raise
+        print(f"error: {lacking} ({' '.join(str(error).split())})", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            print("terminated", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         return 130

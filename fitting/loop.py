@@ -356,8 +356,8 @@ def fit(
                 "the memory of the CUDA device is out; make batches smaller (batch_size, or batch_pixels of stage 1), or train"
                 " fewer models at a time (workers)"
             ) from error
-        except SystemExit as error:  # what Lightning makes of a KeyboardInterrupt
-            if trainer.interrupted:
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a SystemExit of it
                 raise KeyboardInterrupt from error
             raise
     path = Path(best.best_model_path) if best.best_model_path else None

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from boxtables.read import ReadResult, read_table
 from boxtables.schema import REJECT_COLUMNS, SEQ
+from boxtables.sensitivity import Sensitivity
 from boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
 from entry.errors import UserError, run_command
 from entry.files import file_digest
@@ -39,6 +40,7 @@ class PruneOptions(PruningRules):
     max_rejects: int = Field(
         0, ge=ANY_NUMBER, description="go on with so many rows that cannot be used left out; -1 for any number"
     )
+    require_targets: bool = Field(True, description="false: the structures are not known, so there is no box sensitivity")
     experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
 
     @property
@@ -82,9 +84,9 @@ class PruneRun:
 def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
     """Prune a table file into another.
 
-    The pruned table has the input's columns, ``df_target`` and ``n_bb_found``. Rows that cannot be used and rows that
-    ``max_len`` skips go to the rejects table, which is written whenever there are such rows (and over one that is left
-    from an earlier run). The tracker gets parameters, counts, box sensitivity, timings, and both tables.
+    The pruned table has the input's columns, and ``df_target`` and ``n_bb_found`` where the structures are known. Rows that
+    cannot be used and rows that ``max_len`` skips go to the rejects table, which is written whenever there are such rows (and
+    over one that is left from an earlier run). The tracker gets parameters, counts, box sensitivity, timings, and both tables.
 
     Raises:
         UserError: a file cannot be read or written; more than ``max_rejects`` rows cannot be used (the rejects table is
@@ -94,7 +96,7 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
     seconds: dict[str, float] = {}
     tracker.params(options.model_dump(exclude={"experiment"}))
     with timed(seconds, "read"):
-        read = read_table(options.in_file)
+        read = read_table(options.in_file, require_targets=options.require_targets)
     table = read.table
     rows_read = table.rows + len(read.rejects)
     tracker.dataset(
@@ -113,9 +115,9 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
             f"longer than max_len {options.max_len}); nothing is written but {options.rejects_path}"
         )
     sensitivity = result.sensitivity
-    assert sensitivity is not None  # read_table requires targets
+    added = {} if sensitivity is None else {"n_bb_found": sensitivity.n_found}
     with timed(seconds, "write"):
-        write_table(result.table, options.out_file, added={"n_bb_found": sensitivity.n_found}, with_targets=True)
+        write_table(result.table, options.out_file, added=added, with_targets=sensitivity is not None)
     out_digest = file_digest(options.out_file)
 
     tracker.metrics(
@@ -124,10 +126,8 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
             "rows/rejected": len(read.rejects),
             "rows/skipped": len(result.skipped_rows),
             "rows/written": result.table.rows,
-            "rows/full_sensitivity": int(sensitivity.full.sum()),
-            "full_sensitivity_share": sensitivity.full_share,
         }
-        | {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
+        | ({} if sensitivity is None else _sensitivity_figures(sensitivity))
         | {f"seconds/{name}": value for name, value in seconds.items()}
         | {
             f"prune/{line.rule}/{line.type}/{when}": getattr(line, when)
@@ -142,6 +142,11 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
     tracker.artifact(Path(options.out_file), "table")
     tracker.tags({"out_file": options.out_file, "digest.out_file": out_digest})
     return PruneRun(result, rejects, rows_read, out_digest, seconds)
+
+
+def _sensitivity_figures(sensitivity: Sensitivity) -> dict[str, float]:
+    figures = {"rows/full_sensitivity": int(sensitivity.full.sum()), "full_sensitivity_share": sensitivity.full_share}
+    return figures | {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
 
 
 def _check_paths(options: PruneOptions) -> None:
@@ -204,17 +209,17 @@ def main(argv: Sequence[str] | None = None) -> PruneRun:
 def _summary(run: PruneRun, options: PruneOptions) -> str:
     """Counts for the terminal: boxes of each type before the first rule and after the last, and what was found."""
     counts, sensitivity = run.result.counts, run.result.sensitivity
-    assert sensitivity is not None
     before, after = counts.groupby("type")["before"].first(), counts.groupby("type")["after"].last()
     boxes = ", ".join(
-        f"{name} {before[name]} -> {after[name]} ({sensitivity.shares[name]:.1%} of the targets found)"
+        f"{name} {before[name]} -> {after[name]}"
+        + (f" ({sensitivity.shares[name]:.1%} of the targets found)" if sensitivity else "")
         for name in counts["type"].unique()
     )
     left_out = f"; {len(run.rejects)} rows left out, listed in {options.rejects_path}" if len(run.rejects) else ""
-    return (
-        f"{options.out_file}: {run.result.table.rows} of {run.rows_read} rows{left_out}\n{boxes}\n"
+    found = "the structures are not known: no box sensitivity" if sensitivity is None else (
         f"{int(sensitivity.full.sum())} rows ({sensitivity.full_share:.1%}) with 100 % box sensitivity"
     )
+    return f"{options.out_file}: {run.result.table.rows} of {run.rows_read} rows{left_out}\n{boxes}\n{found}"
 
 
 if __name__ == "__main__":

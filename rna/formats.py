@@ -288,7 +288,7 @@ def format_dot_bracket(records: Iterable[Structure]) -> str:
 
 # --- CT --------------------------------------------------------------------------------------------------------------
 
-_CT_ENERGY = re.compile(r"(?:ENERGY|dG)\s*=\s*(?P<energy>[-+]?\d+(\.\d+)?)\s*(?P<rest>.*)$", re.IGNORECASE)
+_CT_ENERGY = re.compile(r"(?:ENERGY|dG)\s*=\s*(?P<energy>[-+]?\d+(\.\d+)?)\s*(\[[^\]]*\]\s*)?(?P<rest>.*)$", re.IGNORECASE)
 _WHOLE = re.compile("[0-9]{1,9}")
 CT_COLUMNS = 6
 """Columns of a CT line: index, base, index before, index after, partner (0 for none), and an index in another

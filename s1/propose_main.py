@@ -23,6 +23,7 @@ from entry.options import check_outputs, parse
 from entry.tracker import Tracker, timed
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
+from rna.sequence import mask_ambiguous
 from s1.model import load_network
 from s1.network import ProposalNetwork
 from s1.predict import with_proposals
@@ -73,7 +74,7 @@ class ProposeResult:
 
 
 def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
-    """A table, or the records of a FASTA file as one (columns ``id`` and ``seq``); and what was left out.
+    """A table, or the records of a FASTA file as one (columns ``id`` and ``seq``, ambiguity codes as N); and what was left out.
 
     Raises:
         UserError: the file cannot be read, or has nothing that can be used.
@@ -86,7 +87,7 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
             records, rejected = read_fasta(Path(path))
         except FileError as error:
             raise UserError(f"{error}; check the file") from error
-        columns = {"id": [r.name for r in records], "seq": [r.seq for r in records]}
+        columns = {"id": [r.name for r in records], "seq": [mask_ambiguous(r.seq) for r in records]}
         frame = pd.DataFrame({name: pd.Series(texts, dtype="str") for name, texts in columns.items()})
         nothing = (Boxes.empty(len(frame)), None, Ragged.empty(0), Ragged.empty(0))
         table = BoxTable(frame, *nothing, source=path, digest=file_digest(path))

@@ -25,8 +25,8 @@ def row_groups(seqs: Sequence[str], transcript_id: pd.Series | None = None) -> n
 
     Rows with the same ``transcript_id`` share a group. A row without one shares a group with every row, with or without
     a ``transcript_id``, with which it has a common substring of :data:`SHARED_BASES` bases made of at least
-    :data:`MIN_DIFFERENT_BASES` different ones, T and U taken as equal, N as equal to nothing; a row shorter than that,
-    with every row of the same sequence. Sharing is passed on (single linkage): a row that links two transcripts joins
+    :data:`MIN_DIFFERENT_BASES` different ones, T and U taken as equal, N as equal to nothing; and with every row
+    of the same sequence. Sharing is passed on (single linkage): a row that links two transcripts joins
     their groups.
 
     Args:
@@ -58,7 +58,8 @@ def _links(key: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _overlap_links(seqs: Sequence[str], loose: np.ndarray) -> np.ndarray:
-    """``(2, links)``: for every substring that counts of a ``loose`` row, a chain of all rows that have it.
+    """``(2, links)``: for every substring that counts of a ``loose`` row, and for its whole sequence, a chain of all rows
+    that have it.
 
     ``loose`` is ``(rows,)`` bool.
     """
@@ -77,7 +78,6 @@ def _overlap_links(seqs: Sequence[str], loose: np.ndarray) -> np.ndarray:
     wanted = np.isin(word, word[loose[row]])
     chain = _links(word, np.flatnonzero(wanted))
 
-    short = np.flatnonzero(np.diff(offsets) < SHARED_BASES)
     whole = pd.factorize(np.array([s.upper().replace("U", "T") for s in seqs], dtype=object))[0]
-    same = _links(whole, short)
-    return np.concatenate([row[chain], same[:, loose[same].any(axis=0)]], axis=1)
+    same = _links(whole, np.flatnonzero(np.isin(whole, whole[loose])))
+    return np.concatenate([row[chain], same], axis=1)

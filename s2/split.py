@@ -20,7 +20,7 @@ def split_by_order(
         rows, the training part ``floor(train_share * the others)``.
     """
     rest = rows - round(rows * test_share)
-    cut = int(rest * train_share)
+    cut = int(rest * train_share + 1e-9)  # 100 * 0.29 is a little less than 29
     return np.arange(cut), np.arange(cut, rest), np.arange(rest, rows)
 
 
@@ -31,7 +31,8 @@ def split_by_group(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
 
     Args:
         group: ``(rows,)`` int; the group of each row.
-        share: share of the rows in the first part, in [0, 1); met as closely as whole groups allow, never exceeded.
+        share: share of the rows in the first part, in [0, 1): ``round(rows * share)`` of them, or as many fewer as whole
+            groups want.
         seed: of the order of the groups.
 
     Returns:

@@ -90,3 +90,20 @@ def test_nothing_to_choose_from():
 def test_branches_are_not_counted_with_crossing():
     with pytest.raises(ValidationError, match="branch must be 0 with crossing"):
         DecodeOptions(crossing=True, branch=-1.0)
+
+
+def test_a_loop_box_leaves_no_room_for_another_nested_stem():
+    row = [((STEM, 0, 29, 2, 2), 3.0), ((STEM, 3, 8, 1, 1), 2.0), ((STEM, 10, 20, 2, 2), 3.0), ((ILOOP, 1, 28, 10, 9), 4.0)]
+    boxes, scores = columns([row])
+    for crossing in (False, True):
+        found = decode(boxes, scores, 30, DecodeOptions(threshold=0.5, crossing=crossing))
+        assert (found.score, found.boxes.tolist()) == (pytest.approx(9.0), [0, 2, 3])
+
+
+@pytest.mark.parametrize("between", [(STEM, 1, 19, 3, 3), (HLOOP, 1, 19, 3, 3)])
+def test_only_an_internal_loop_stands_between_two_stems(between):
+    row = [((STEM, 0, 20, 2, 2), 3.0), ((STEM, 3, 17, 2, 2), 3.0), (between, 1.5)]
+    boxes, scores = columns([row])
+    for crossing in (False, True):
+        found = decode(boxes, scores, 21, DecodeOptions(threshold=0.5, crossing=crossing))
+        assert (found.score, found.missing_loops) == (pytest.approx(4.0), 2)

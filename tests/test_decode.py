@@ -263,3 +263,10 @@ def test_wrong_numbers_are_refused():
         k_best(Boxes.empty(1), np.zeros(0), 10, 0)
     with pytest.raises(ValueError, match="1 lengths for 2 sequences"):
         decode_batch(Boxes.empty(2), np.zeros(0), np.array([5]))
+
+
+def test_default_decoding():
+    assert DecodeOptions().model_dump() == {
+        "min_confidence": 0.0, "min_hairpin": 3, "min_stem": 1, "threshold": 0.25, "missing_loop": -1.0, "branch": 0.0,
+        "crossing": False, "crossing_stem": -2.0, "crossing_max_stems": 100,
+    }

@@ -339,3 +339,17 @@ def test_the_file_of_known_structures_is_read_whole():
     got = read_structures(KNOWN_STRUCTURES)
     assert (len(got.records), got.rejected) == (1669, [])
     assert {record.family for record in got.records} >= {"tRNA", "5s"}
+
+
+def test_a_ct_header_of_many_words_is_no_base():
+    lines = ["1 G 0 2 3 1", "2 A 1 3 0 2", "3 C 2 0 1 3"]
+    headers = {
+        "3 E coli tRNA": "E", "3 E coli tRNA Phe": "E", "3 dG = -1.2 one": "one", "3 dG = -1.2 [initially -1.3] one": "one"
+    }
+    for header, name in headers.items():
+        got = parse_ct([header, *lines])
+        assert [record.name for record in got.records] == [name] and not got.rejected
+
+
+def test_a_bad_bpseq_file_names_its_first_line_of_bases():
+    assert parse_bpseq(["# x", "# y", "1 G 2", "2 A 0"]).rejected[0].line == 3

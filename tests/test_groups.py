@@ -99,3 +99,16 @@ def _pieces(draw: st.DrawFn) -> list[str]:
 def test_agrees_with_plain_loops(seqs: list[str], data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.sampled_from([None, None, "t1", "t2"]), min_size=len(seqs), max_size=len(seqs)))
     assert row_groups(seqs, pd.Series(ids, dtype=object)).tolist() == _slow_groups(seqs, ids)
+
+
+def test_rows_with_an_id_are_not_linked_by_what_they_share() -> None:
+    seqs = [TRANSCRIPT[:60], TRANSCRIPT[20:80], OTHER[:60]]
+    assert row_groups(seqs, pd.Series(["t1", "t2", None])).tolist() == [0, 1, 2]
+
+
+def test_equal_rows_share_a_group_whatever_they_are_made_of() -> None:
+    masked = "N".join([TRANSCRIPT[:15], TRANSCRIPT[20:35], OTHER[:10]])
+    for seq in (masked, "A" * 30):
+        assert row_groups([seq, TRANSCRIPT[100:150], seq.lower()]).tolist() == [0, 1, 0]
+        assert row_groups([seq] * 3, pd.Series(["t1", "t2", None])).tolist() == [0, 0, 0]
+        assert row_groups([seq] * 2, pd.Series(["t1", "t2"])).tolist() == [0, 1]

@@ -304,6 +304,24 @@ def test_what_was_left_of_another_path_stays(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.v2"]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(errno.ENOSPC, "No space left", "x.csv"), "the disk is full"), (MemoryError("8 TiB"), "the memory is out"),
+     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "the memory is out")],
+)
+def test_what_the_machine_lacks_is_one_line(capsys, error, said):
+    def main(argv):
+        raise error
+
+    assert run_command(main) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+    for other in (OSError(errno.ECONNRESET, "reset"), RuntimeError("a defect")):
+        error = other
+        with pytest.raises(type(other)):
+            run_command(main)
+
+
 def test_devices_and_pipes_are_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")

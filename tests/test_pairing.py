@@ -190,3 +190,9 @@ def test_a_proposed_pair_is_never_worth_less_than_one_that_was_not():
 def test_least_energy_refuses_another_length():
     with pytest.raises(ValueError, match="5 bases for probabilities of 9"):
         least_energy(PairProbabilities(9, *np.zeros((2, 0), np.int32), np.zeros(0)), "GGGGG", 0.2)
+
+
+def test_one_of_two_stems_by_hand():
+    """0.5 and 0.6 of independent stems: 1 - 0.5 * 0.4 = 0.8 for the pairs of both, 0.6 for that of the longer."""
+    boxes = Boxes.from_rows([[(STEM, 0, 9, 3, 3), (STEM, 0, 9, 2, 2)]])
+    assert base_pair_probabilities(boxes, np.array([0.6, 0.5]), 10, "any").p == pytest.approx([0.8, 0.8, 0.6])

@@ -14,6 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import pruning.main
+import s1.propose_main
 import s2.featurize
 from boxtables.read import read_table
 from boxtables.write import write_table
@@ -21,9 +22,13 @@ from entry.errors import run_command
 from entry.tracker import MemoryTracker
 from pruning.main import PruneOptions, run_prune
 from pruning.rules import REFERENCE_RULES, prune
+from rna.boxes import BOX_COLUMNS
+from s2.build import build_network
+from s2.config import NetworkConfig
 from s2.dataset import load
-from s2.features import featurize
+from s2.features import FEATURE_NAMES, featurize
 from s2.featurize import FeaturizeOptions, run_featurize
+from s2.scorer import ModelCard, Scorer
 from tests.reference import rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +99,22 @@ def test_prune_writes_the_pruned_table(tracking_uri: str, raw: Path, tmp_path: P
         {"bb_x": 2, "bb_y": 8, "siz_x": 7, "siz_y": 7, "bb_type": "hloop"},
     ]
     assert [p.name for p in out.parent.iterdir()] == [name]
+
+
+def test_your_own_sequences_are_proposed_pruned_and_scored(tracking_uri: str, tmp_path: Path, capsys) -> None:
+    sequences, proposed, pruned = (tmp_path / name for name in ("my.fa", "proposed.parquet", "pruned.parquet"))
+    sequences.write_text(">a\nGGGGGCUUCGGCCCCCAAGR\n>b\nACG\n")
+    assert run(s1.propose_main, "--in_file", sequences, "--out_file", proposed, "--model", ROOT / "data" / "s1_compact") == 0
+    assert run(pruning.main, "--in_file", proposed, "--out_file", pruned) == 1
+    assert "column bounding_boxes missing" in capsys.readouterr().err and not pruned.exists()
+    assert run(pruning.main, "--in_file", proposed, "--out_file", pruned, "--require_targets", "false") == 0
+    frame = pd.read_parquet(pruned)
+    assert frame["seq"].tolist() == ["GGGGGCUUCGGCCCCCAAGN", "ACG"] and len(frame["bb_stem"].iloc[0])
+    assert not {"df_target", "n_bb_found", "bounding_boxes"} & set(frame)
+    config = NetworkConfig(n_dim=4, n_attn_layer=1, n_heads=1, n_ff=4, n_hid=2)
+    card = ModelCard(kind="baseline", feature_names=FEATURE_NAMES["baseline"], network=config)
+    scores = Scorer(build_network(config, card.feature_names, {}), card).score_frame(frame)
+    assert [len(row) for row in scores] == [sum(len(frame[c].iloc[k]) for c in BOX_COLUMNS) for k in range(2)]
 
 
 def test_the_written_table_is_the_pruned_one(raw: Path, tmp_path: Path) -> None:

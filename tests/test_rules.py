@@ -87,3 +87,13 @@ def test_composition_counts_every_box_once():
     first = (counted["type"][0], counted["siz_x"][0], counted["siz_y"][0])
     same = (data.box_type == BOX_TYPES.index(first[0])) & (data.features[:, 5:] == first[1:]).all(axis=1)
     assert counted["boxes"][0] == same.sum() and counted["targets"][0] == data.labels[same].sum()
+
+
+def test_the_share_of_a_size_is_counted_by_type_and_size():
+    data = random_dataset([(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 0, 0)], seed=1)
+    boxes = dataset_boxes(data)
+    keys = np.stack([boxes.type, boxes.siz_x, boxes.siz_y], axis=1)
+    expected = target_share(keys, np.asarray(data.labels), np.arange(len(boxes)))
+    np.testing.assert_array_equal(rule_scores("size_share", data, np.arange(4)), expected)
+    by_type = target_share(keys[:, :1], np.asarray(data.labels), np.arange(len(boxes)))
+    np.testing.assert_array_equal(rule_scores("type_share", data, np.arange(4)), by_type)

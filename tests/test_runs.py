@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
-from entry.errors import UserError, run_command
+from entry.errors import TERMINATED, UserError, run_command
 from tracking import client as client_module
 from tracking import resend, runs
 from tracking.runs import CONTINUED_AS, environment_text, resolve_run_id, start_run
@@ -93,7 +93,8 @@ def test_the_environment_tells_what_pytorch_computes_with():
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(UserError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(2), "FAILED")]
+    ("error", "status"), [(UserError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(2), "FAILED"),
+     (SystemExit(TERMINATED), "KILLED"), (SystemExit(0), "FINISHED")]
 )
 def test_a_run_that_does_not_end_well_says_so(tracking_uri, error, status):
     with pytest.raises(type(error)), start_run("prune", "prune") as tracker:

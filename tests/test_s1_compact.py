@@ -16,7 +16,7 @@ from entry.files import file_digest
 from entry.options import validate
 from entry.tracker import MemoryTracker
 from rna.sequence import encode_many
-from s1.compact import CHANNELS_AT_A_TIME, Moments, _fewest, _solved, compacted, difference
+from s1.compact import CHANNELS_AT_A_TIME, ON, Moments, _fewest, _solved, compacted, difference
 from s1.compact_main import CompactOptions, main, run_compact
 from s1.config import NetworkConfig
 from s1.model import WEIGHTS_FILE, load_network, save_network
@@ -224,3 +224,17 @@ def test_the_shipped_network_is_the_trained_one_made_smaller_and_proposes_the_sa
             for name in columns for row, boxes in enumerate(columns[name]) for box in boxes
         })
     assert len(proposed[0] & proposed[1]) > 0.95 * len(proposed[0] | proposed[1]) > 100
+
+
+def test_networks_are_compared_on_every_cell():
+    network, codes = network_of(CONFIG, 1), sequences(4, 30, 2)
+    rows, inside = torch.from_numpy(codes), upper_triangle(torch.full((4,), 30), 30)
+    with torch.inference_mode():
+        outputs = network.cell_outputs(network.features(rows, rows, inside)[inside])
+    expected = [int((torch.sigmoid(output.on) > ON).sum()) for output in outputs]
+    assert difference(network, network, codes).cells.tolist() == expected
+
+
+def test_proposals_keep_the_index_of_their_rows():
+    frame = pd.DataFrame({"seq": ["GGGAAACCC"] * 2}, index=[7, 3])
+    assert propose_frame(network_of(CONFIG, 1), frame).index.tolist() == [7, 3]

@@ -14,8 +14,8 @@ from rna.pairs import from_dot_bracket, target_boxes
 from s1.batches import EpochMaps, Maps, length_batches
 from s1.config import NetworkConfig
 from s1.losses import map_losses
-from s1.metrics import BINS, LOGIT_LIMIT, count_on, histogram_auroc, histogram_average_precision
-from s1.network import ProposalNetwork, pair_table, upper_triangle
+from s1.metrics import BINS, LOGIT_LIMIT, count_correct, count_on, histogram_auroc, histogram_average_precision
+from s1.network import LOC_CLASSES, SIZE_CLASSES, ProposalNetwork, TypeOutputs, pair_table, upper_triangle
 from s1.optimizer import MuonAdamW, orthogonalised
 from s1.targets import cell_targets
 
@@ -218,3 +218,23 @@ def test_muon_moves_a_convolution_by_the_same_length_whatever_the_gradient_s_sca
         moved.append(weight.detach().clone())
     assert torch.allclose(moved[0], moved[1], atol=1e-4)
     assert 0.05 < float(torch.linalg.matrix_norm(moved[0].flatten(1), 2)) < 0.14
+
+
+def test_correct_cells_by_hand():
+    def says(classes: int, *best: int) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor(best), classes).float()
+
+    outputs = TypeOutputs(
+        on=torch.zeros(3), loc_x=says(LOC_CLASSES, 0, 1, 2), loc_y=says(LOC_CLASSES, 3, 0, 0),
+        siz_x=says(SIZE_CLASSES + 1, 1, 1, 1), siz_y=says(SIZE_CLASSES + 1, 2, 2, 0),
+        scalar_x=torch.tensor([2.2, 2.0, 4.0]), scalar_y=torch.tensor([3.4, 3.0, 3.0]),
+    )
+    truth = [torch.tensor(values) for values in ([0, 1, 5], [3, 4, 5], [2, 2, 2], [3, 3, 3])]
+    assert count_correct(outputs, ILOOP, *truth).tolist() == [2, 1, 2, 2]
+
+
+def test_muon_decays_its_weights():
+    weight = torch.nn.Parameter(torch.ones(2, 2, 1, 1))
+    weight.grad = torch.zeros(2, 2, 1, 1)
+    MuonAdamW([weight], [], muon_lr=0.1, lr=1, betas=(0.9, 0.9), weight_decay=0, muon_weight_decay=0.5).step()
+    assert torch.allclose(weight, torch.full((2, 2, 1, 1), 0.95))

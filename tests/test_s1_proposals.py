@@ -278,3 +278,8 @@ def test_grouping_finds_equal_rows_and_keeps_their_order(rows, spread):
     assert sum(map(len, seen.values())) == len(rows)
     assert len(seen) == len({tuple(c) for c in columns.T})
     assert list(seen) == sorted(seen)
+
+
+def test_columns_too_wide_for_one_key_are_grouped_in_turns():
+    order, starts = group([np.array([2**40, 0, 2**40, 2**40]), np.array([5, 2**40, 5, 6])])
+    assert (order.tolist(), starts.tolist()) == ([1, 0, 2, 3], [0, 1, 3])

@@ -19,7 +19,7 @@ from entry.tracker import MemoryTracker
 from fitting.loop import LAST
 from pipeline import selections
 from s1 import propose_main, synthetic, train_main
-from s1.card import network_card
+from s1.card import _commit, _selection, _sources, network_card
 from s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
 from s1.folding import fold_all
 from s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
@@ -206,6 +206,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     network, about = load_network("network")
     assert about["weights"] == weight_count(network) and about["data_digest"]
     assert about["train_rows"] + about["val_rows"] < table.rows
+    assert about["receptive_field"] == 1 + 2 * receptive_field(S1Config(**{"network": config["network"]}).network)
     card = Path("network", CARD_FILE).read_text(encoding="utf-8")
     assert card == network_card(about)
     assert "python -m s1.train_main --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n" in card
@@ -390,3 +391,17 @@ def test_mlproject_passes_the_options_with_their_defaults(command):
         expected = leaves[dotted].get_default(call_default_factory=True)
         shown = ",".join(map(str, expected)) if isinstance(expected, tuple) else str(expected)
         assert default == (shown.lower() if isinstance(expected, bool) else shown)
+
+
+def test_a_card_says_what_it_was_told():
+    dirty, clean = (_commit({"git_commit": "abc", "git_dirty": value}) for value in ("true", "false"))
+    assert "abc" in clean and "not committed" in dirty and "not committed" not in clean
+    thresholds = {"on_threshold": 0.1, "n_proposal_threshold": 0.2, "min_support": 0.02}
+    said = {name: _selection(thresholds | {"selection": name}) for name in ("support", "on_threshold", "both")}
+    assert said["support"] == "`support` (probabilities that add up to 0.02)"
+    assert said["on_threshold"] == "`on_threshold` (p_on above 0.1)"
+    assert "0.1" in said["both"] and "0.2" in said["both"]
+    sources = {"transcripts": ["my.fa", {"n_transcripts": 5, "seed": 1}], "segments": {"max_len": 150}}
+    text = "\n".join(_sources(sources))
+    assert "max_len 150" in text and "`my.fa`" in text and "n_transcripts 5, seed 1" in text
+    assert _sources({"transcripts": []}) == []

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 import entry.device
 import s2.training
-from entry.errors import UserError
+from entry.errors import TERMINATED, UserError
 from entry.tracker import MemoryTracker
 from fitting.loop import BEST, COMPUTED, LAST, alone, load_checkpoint
-from s2.batches import make_batch
+from s2.batches import _lowest_positions, make_batch
 from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from s2.network import BoxNetwork
 from s2.scorer import Scorer
@@ -602,3 +602,30 @@ def test_smaller_shares_of_the_rows_are_parts_of_larger_ones(tmp_path, monkeypat
     fitted(tmp_path, config_of(epoch=1, row_share=0.4))
     ((used,),) = [seen]
     assert len(used) == math.ceil(0.4 * len(split_rows(random_dataset(COUNTS, signal=0.8), config_of().split, 3)[0]))
+
+
+def test_sigterm_ends_a_training_as_such(tmp_path, monkeypatch):
+    def stop(*_):
+        raise SystemExit(TERMINATED)
+
+    monkeypatch.setattr(S2Module, "step", stop)
+    with pytest.raises(SystemExit) as ended:
+        fitted(tmp_path)
+    assert ended.value.code == TERMINATED
+
+
+def test_the_lowest_place_of_a_row_counts_all_its_boxes():
+    """An hloop of 5 x 5 whose corner is at column 8 begins in column 4, as does its first row."""
+    data = replace(random_dataset([(0, 0, 1)]), features=np.array([[0, 0, 1, 4, 8, 5, 5]], np.float32))
+    assert _lowest_positions(data).tolist() == [4]
+
+
+def test_shares_that_floating_point_falls_short_of():
+    assert [len(part) for part in split_by_order(100, 0.29)[:2]] == [29, 71]
+    assert len(split_by_group(np.arange(3), 0.5, 0)[0]) == 2
+
+
+def test_the_defaults_are_the_reference_experiments():
+    network, training = NetworkConfig(), TrainingConfig()
+    assert (network.n_dim, network.n_attn_layer, network.n_heads, network.n_ff, network.n_hid) == (100, 5, 5, 2048, 20)
+    assert (network.dropout, training.lr, training.betas, training.batch_size) == (0.1, 1e-4, (0.9, 0.98), 2)

@@ -103,3 +103,8 @@ def test_long_sequences_do_not_overflow():
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         compare_many(*arguments)
+
+
+def test_a_pair_before_the_sequence_is_refused():
+    with pytest.raises(ValueError, match="is no pair"):
+        compare(np.array([[-1, 5]]), np.zeros((0, 2), int), 10)

@@ -36,7 +36,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from entry.errors import UserError
+from entry.errors import TERMINATED, UserError
 from entry.files import atomic_path
 from entry.tracker import Step, flatten
 from tracking.client import STORE_ERRORS, is_outage, open_client, store_error
@@ -313,7 +313,7 @@ def start_run(
     parent_run_id: str | None = None,
     run_id: str | None = None,
 ) -> Iterator[MlflowTracker]:
-    """A run for the length of a block: FINISHED when it ends, FAILED when it raises, KILLED when the user stops it.
+    """A run for the length of a block: FINISHED when it ends, FAILED when it raises, KILLED when the user or SIGTERM stops it.
 
     ``mlflow run`` makes a run of its own before it starts the command, and puts it into MLflow's experiment ``Default``
     (number 0) unless its command line or environment says otherwise; an MLproject file has no say in that, a run cannot
@@ -361,7 +361,7 @@ def start_run(
     except BaseException as error:
         if was_finished and not tracker.has_figures:
             _end(tracker, "FINISHED")
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt) or getattr(error, "code", None) == TERMINATED:
             _end(tracker, "KILLED")
         elif isinstance(error, SystemExit):
             _end(tracker, "FAILED" if error.code else "FINISHED")
