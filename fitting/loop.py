@@ -144,14 +144,16 @@ def alone(folder: Path) -> Iterator[None]:
     """Holds the checkpoints in ``folder`` for this process, so that no other trains into them at the same time.
 
     Raises:
-        UserError: another process holds them.
+        UserError: another process holds them, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{folder}: another process is training there; wait until it ends, or stop it") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another cache_dir") from error
     try:
         yield
     finally:

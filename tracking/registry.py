@@ -21,7 +21,9 @@ from tracking.runs import PROJECT_ROOT, MlflowTracker
 
 CHAMPION = "champion"
 
-_INFERENCE_PACKAGES = frozenset({"mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch"})
+_INFERENCE_PACKAGES = frozenset(
+    {"filelock", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch"}
+)
 
 
 @dataclass(frozen=True)
