@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 CHECKPOINTS = "checkpoints"
-"""Folder of a run's artifacts that holds copies of both."""
+"""Folder of a run's artifacts that holds copies of both; and of the cache that holds those of each run."""
 
 COMPUTED = "computed"
 """Key under which a checkpoint keeps in which precision and on how many threads it was trained."""
@@ -137,6 +137,11 @@ class FitResult:
     precision: str
     trained: int
     history: Mapping[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+
+def checkpoint_folder(cache_dir: str | Path, run_id: str) -> Path:
+    """Where the checkpoints of a run lie."""
+    return Path(cache_dir) / CHECKPOINTS / run_id
 
 
 @contextmanager

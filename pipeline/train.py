@@ -19,7 +19,7 @@ import yaml
 from entry.errors import UserError, run_command
 from entry.options import parse
 from entry.tracker import MemoryTracker, Tracker, untracked
-from fitting.loop import alone
+from fitting.loop import alone, checkpoint_folder
 from pipeline.config import TrainConfig
 from pipeline.open_models import open_model
 from pipeline.pictures import learning_figure, mean_roc, roc_figure
@@ -103,11 +103,11 @@ def run_train(
     tags = {"features": config.features.kind, "model": config.name, **tags}
     with ExitStack() as stack:
         if run_id is not None:
-            stack.enter_context(alone(_checkpoints(config, run_id)))
+            stack.enter_context(alone(checkpoint_folder(config.data.cache_dir, run_id)))
         tracker = stack.enter_context(start_run(
             "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
         ))
-        folder = _checkpoints(config, tracker.run_id)
+        folder = checkpoint_folder(config.data.cache_dir, tracker.run_id)
         if run_id is None:
             _log_config(config, tracker)
         start = open_model(config.start, Scorer.load) if config.start else None
@@ -142,11 +142,6 @@ def run_train(
     if model is None:
         return TrainReport(tracker.run_id, result, prepared)
     return TrainReport(tracker.run_id, result, prepared, model.uri, model.version)
-
-
-def _checkpoints(config: TrainConfig, run_id: str) -> Path:
-    """Where the checkpoints of a run lie."""
-    return Path(config.data.cache_dir) / "checkpoints" / run_id
 
 
 def _log_config(config: TrainConfig, tracker: Tracker) -> None:

@@ -298,9 +298,10 @@ numbering, which may be absent."""
 def parse_ct(lines: Iterable[str]) -> Structures:
     """Structures of a CT (connectivity table) file, one or several one after the other.
 
-    A header gives the number of bases, an optional ``ENERGY = x``, and the name. Rejected: a table with more or fewer
-    bases than that, or not numbered 1, 2, ...; partners that do not point at each other; a base paired with itself;
-    what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the first counts.
+    A header gives the number of bases, an optional ``ENERGY = x`` (or ``dG = x [initially y]``), and the name. Rejected: a
+    table with more or fewer bases than that, or not numbered 1, 2, ...; partners that do not point at each other; a base
+    paired with itself; what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the
+    first counts.
     """
     out = Structures([], [])
     names = _Names()

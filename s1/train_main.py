@@ -24,7 +24,7 @@ from entry.errors import UserError, run_command
 from entry.files import content_key, file_digest
 from entry.options import MODEL_NAME, parse
 from entry.tracker import MemoryTracker, Tracker
-from fitting.loop import alone
+from fitting.loop import alone, checkpoint_folder
 from rna.boxes import Boxes
 from rna.formats import FileError, read_fasta
 from s1.card import network_card
@@ -194,11 +194,11 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
     name = f"{COMMAND} {config.name} seed{config.seed}"
     with ExitStack() as stack:
         if run_id is not None:
-            stack.enter_context(alone(_checkpoints(config, run_id)))
+            stack.enter_context(alone(checkpoint_folder(config.cache_dir, run_id)))
         tracker = stack.enter_context(
             start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id)
         )
-        folder = _checkpoints(config, tracker.run_id)
+        folder = checkpoint_folder(config.cache_dir, tracker.run_id)
         if run_id is None:
             _log_config(config, tracker)
         files = config.in_file or training_segments(
@@ -233,11 +233,6 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         *(result.figures[figure] for figure in ("auroc", "box_sensitivity", "boxes_per_row")),
     )
     return report
-
-
-def _checkpoints(config: TrainS1Config, run_id: str) -> Path:
-    """Where the checkpoints of a run lie."""
-    return Path(config.cache_dir) / "checkpoints" / run_id
 
 
 def _log_config(config: TrainS1Config, tracker: Tracker) -> None:

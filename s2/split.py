@@ -31,8 +31,8 @@ def split_by_group(group: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
 
     Args:
         group: ``(rows,)`` int; the group of each row.
-        share: share of the rows in the first part, in [0, 1): ``round(rows * share)`` of them, or as many fewer as whole
-            groups want.
+        share: share of the rows in the first part, in [0, 1): ``round(rows * share)`` of them, or as many fewer as it
+            takes to keep groups whole.
         seed: of the order of the groups.
 
     Returns:

@@ -113,6 +113,20 @@ def test_what_is_written_reads_back(tmp_path):
     assert ("index.html", "") in tracker.artifacts and ("svg", "") in tracker.artifacts
 
 
+def test_proposals_that_were_not_scored_are_told_and_counted(tmp_path, caplog):
+    chosen, tracker = options(tmp_path, chain={"max_boxes": 2}), MemoryTracker()
+    records = formats.read_fasta(tmp_path / "my.fa").records
+    every = predict(records, *small_models(), EVERY_CELL).records
+    left_out = {p.name: len(p.boxes) - 2 for p in every if len(p.boxes) > 2}
+    report = run_predict(chosen, tracker, progress=False)
+    assert left_out and report.boxes_left_out == sum(left_out.values())
+    assert tracker.metric_values["count.boxes_left_out"] == [(0, report.boxes_left_out)]
+    about = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert about["proposals beyond max_boxes, not scored"] == str(report.boxes_left_out)
+    for name, count in left_out.items():
+        assert f"'{name}': {count} of its {count + 2} proposals were not scored" in caplog.text
+
+
 def test_the_page_stands_alone_and_shows_every_sequence(tmp_path):
     run_predict(options(tmp_path), MemoryTracker(), progress=False)
     page = (tmp_path / "out" / "index.html").read_text()
