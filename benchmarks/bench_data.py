@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from boxtables.read import read_table
-from boxtables.table import BoxTable
-from boxtables.write import write_table
-from pruning.rules import REFERENCE_RULES, prune
-from s2.features import featurize
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.boxtables.write import write_table
+from rna_s2.pruning.rules import REFERENCE_RULES, prune
+from rna_s2.s2.features import featurize
 from tests.reference import features_row, is_trained_on, prune_row, rows_of
 
 KINDS = ("baseline", "s1_features", "sequence_encoding", "shuffle_label")

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import Box, loop_boxes
-from structures.candidates import DecodeOptions, log_odds
-from structures.decode import decode_batch, k_best_batch
-from structures.pairing import base_pair_probabilities, maximum_expected_accuracy
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import Box, loop_boxes
+from rna_s2.structures.candidates import DecodeOptions, log_odds
+from rna_s2.structures.decode import decode_batch, k_best_batch
+from rna_s2.structures.pairing import base_pair_probabilities, maximum_expected_accuracy
 
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
 BASES_PER_LENGTH = 6_000

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pipeline.chain import ChainOptions, Models, predict_each
-from pipeline.open_models import ModelOptions, open_models
-from rna import formats
-from rna.sequence import decode
+from rna_s2.pipeline.open_models import ModelOptions, open_models
+from rna_s2.pipeline.structure_prediction import ChainOptions, Models, predict_each
+from rna_s2.rna import formats
+from rna_s2.rna.sequence import decode
 
 LENGTHS = (50, 100, 200, 500, 1000, 2000)
 BASES_PER_LENGTH = 3_000

@@ -26,20 +26,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from boxtables.table import BoxTable, Ragged
-from boxtables.write import write_table
-from entry.options import load_yaml
-from rna.boxes import Boxes
-from rna.sequence import decode, encode
-from s1 import proposals
-from s1.config import NetworkConfig
-from s1.folding import fold_all
-from s1.model import MODEL_FILE
-from s1.network import ProposalNetwork, upper_triangle
-from s1.predict import table_of_proposals
-from s1.proposals import propose_boxes
-from s1.propose_main import SHIPPED_NETWORK, open_network
-from s1.selection import InferenceOptions, SelectionOptions
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.boxtables.write import write_table
+from rna_s2.options.base import load_yaml
+from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, open_network
+from rna_s2.rna.boxes import Boxes
+from rna_s2.rna.sequence import decode, encode
+from rna_s2.s1 import proposals
+from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.folding import fold_all
+from rna_s2.s1.model import MODEL_FILE
+from rna_s2.s1.network import ProposalNetwork, upper_triangle
+from rna_s2.s1.predict import table_of_proposals
+from rna_s2.s1.proposals import propose_boxes
+from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from tests.s1_reference import propose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def network_to_time(model: str) -> tuple[ProposalNetwork, str]:
 
 
 def timed_with(clock: Callable[[], float]) -> Callable:
-    """:func:`entry.tracker.timed` with another clock."""
+    """:func:`rna_s2.engine.tracker.timed` with another clock."""
 
     @contextmanager
     def timed(seconds: dict[str, float], name: str) -> Iterator[None]:

@@ -26,17 +26,17 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from entry.device import chosen_device, has_bfloat16  # noqa: E402
-from entry.options import load_yaml, validate  # noqa: E402
-from entry.processes import keep_freed_memory  # noqa: E402
-from entry.tracker import MemoryTracker  # noqa: E402
-from pipeline.config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
-from pipeline.prepare import prepare  # noqa: E402
-from s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
-from s2.dataset import EncodedDataset  # noqa: E402
-from s2.kernels import matmul_transposed, outer  # noqa: E402
-from s2.network import batch_loss  # noqa: E402
-from s2.training import S2Module  # noqa: E402
+from rna_s2.engine.processes import keep_freed_memory  # noqa: E402
+from rna_s2.engine.tracker import MemoryTracker  # noqa: E402
+from rna_s2.fitting.devices import chosen_device, has_bfloat16  # noqa: E402
+from rna_s2.options.base import load_yaml, validate  # noqa: E402
+from rna_s2.pipeline.prepare import prepare  # noqa: E402
+from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
+from rna_s2.s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
+from rna_s2.s2.dataset import EncodedDataset  # noqa: E402
+from rna_s2.s2.kernels import matmul_transposed, outer  # noqa: E402
+from rna_s2.s2.network import batch_loss  # noqa: E402
+from rna_s2.s2.training import S2Module  # noqa: E402
 
 MODELS = ("baseline", "s1_features", "lstm_attn", "lstm_attn_hid100")
 

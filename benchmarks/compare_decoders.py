@@ -17,19 +17,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from boxtables.read import read_table
-from boxtables.table import BoxTable
-from energies.ensemble import stem_pairs
-from pipeline.chain import ChainOptions
-from pipeline.open_models import SHIPPED_SCORER, ModelOptions, open_models
-from pruning.rules import prune
-from rna.boxes import STEM, is_in
-from rna.pairs import as_pairs
-from s1.predict import with_proposals
-from structures.candidates import DecodeOptions, log_odds
-from structures.compare import compare_many
-from structures.decode import decode_batch
-from structures.pairing import base_pair_probabilities, least_energy, maximum_expected_accuracy
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.energies.ensemble import stem_pairs
+from rna_s2.pipeline.open_models import SHIPPED_SCORER, ModelOptions, open_models
+from rna_s2.pipeline.structure_prediction import ChainOptions
+from rna_s2.pruning.rules import prune
+from rna_s2.rna.boxes import STEM, is_in
+from rna_s2.rna.pairs import as_pairs
+from rna_s2.s1.predict import with_proposals
+from rna_s2.structures.candidates import DecodeOptions, log_odds
+from rna_s2.structures.compare import compare_many
+from rna_s2.structures.decode import decode_batch
+from rna_s2.structures.pairing import base_pair_probabilities, least_energy, maximum_expected_accuracy
 
 THRESHOLDS, GAMMAS = (0.1, 0.25, 0.5), (1.0, 2.0)
 EVIDENCE = {0.0: (0.0, 0.1, 0.3, 1.0), 0.02: (0.05, 0.1, 0.2, 0.3, 0.5)}

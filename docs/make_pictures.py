@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from boxtables.read import read_table
-from boxtables.table import BoxTable
-from entry.files import atomic_path
-from pipeline.config import SAMPLE
-from pruning.rules import REFERENCE_RULES, prune
-from rna.boxes import BOX_TYPES, Boxes, bounds, is_in
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.options.files import atomic_path
+from rna_s2.pipeline.train_config import SAMPLE
+from rna_s2.pruning.rules import REFERENCE_RULES, prune
+from rna_s2.rna.boxes import BOX_TYPES, Boxes, bounds, is_in
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"stem": "#0072b2", "iloop": "#d55e00", "hloop": "#009e73"}

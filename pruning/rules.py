@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from boxtables.sensitivity import Sensitivity, box_sensitivity
-from boxtables.table import BoxTable, Ragged
-from entry.options import Options
-from rna.boxes import (
+from rna_s2.boxtables.sensitivity import Sensitivity, box_sensitivity
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.options.base import Options
+from rna_s2.rna.boxes import (
     BOX_TYPES,
     HLOOP,
     ILOOP,
@@ -26,8 +26,8 @@ from rna.boxes import (
     inside_map,
     outer_pair,
 )
-from rna.pairs import impossible_stems
-from rna.sequence import encode_many
+from rna_s2.rna.pairs import impossible_stems
+from rna_s2.rna.sequence import encode_many
 
 
 class PruningRules(Options):
@@ -95,8 +95,8 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
 
     1. ``max_len``: longer rows are skipped.
     2. ``min_pixel_pred``, ``min_prob``: :func:`proposed_well`.
-    3. out of range: a box whose rows or columns leave ``0 .. L-1`` is dropped (:func:`rna.boxes.inside_map`).
-    4. ``discard_ns_stem``: :func:`rna.pairs.impossible_stems` are dropped.
+    3. out of range: a box whose rows or columns leave ``0 .. L-1`` is dropped (:func:`rna_s2.rna.boxes.inside_map`).
+    4. ``discard_ns_stem``: :func:`rna_s2.rna.pairs.impossible_stems` are dropped.
     5. ``min_hloop_size``: an hloop with a smaller ``siz_x`` is dropped.
     6. ``drop_lower_triangle``: :func:`below_diagonal` boxes are dropped.
     7. ``drop_isolated_loops``: :func:`isolated_loops` are dropped, judged by the stems that rules 1-6 kept.

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rna.boxes import BOX_TYPES, ragged_take
-from rna.sequence import BASES
-from s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
-from s2.prefix_lstm import PrefixTree, prefix_tree
+from rna_s2.rna.boxes import BOX_TYPES, ragged_take
+from rna_s2.rna.sequence import BASES
+from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
+from rna_s2.s2.prefix_lstm import PrefixTree, prefix_tree
 
 BEYOND = len(BASES)
 """Code that stands behind the end of a sequence in a batch."""

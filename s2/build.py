@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from s2.config import NetworkConfig
-from s2.network import BoxNetwork
-from s2.relational import RelationalNetwork
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.relational import RelationalNetwork
 
 Network = BoxNetwork | RelationalNetwork
 

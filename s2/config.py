@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from entry.device import PRECISION_HELP, Precision
-from entry.options import Options
-from s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
+from rna_s2.fitting.devices import PRECISION_HELP, Precision
+from rna_s2.options.base import Options
+from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -62,7 +62,7 @@ class SplitConfig(Options):
 
 
 class RelationalConfig(Options):
-    """What the relational network has beyond the self-attention network (:mod:`s2.relational`)."""
+    """What the relational network has beyond the self-attention network (:mod:`rna_s2.s2.relational`)."""
 
     relation_bias: bool = Field(True, description="attention knows how two boxes stand to each other")
     sequence: bool = Field(True, description="convolutions read the whole sequence")

@@ -17,23 +17,23 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from entry.errors import UserError
-from entry.files import atomic_path
-from entry.options import Options
-from rna.boxes import BOX_TYPES, ragged_take
+from rna_s2.options.base import Options
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import atomic_path
+from rna_s2.rna.boxes import BOX_TYPES, ragged_take
 
 FORMAT_VERSION = 1
 
 Kind = Literal[
     "baseline", "s1_features", "sequence_encoding", "shuffle_label", "relational", "relational_shuffle_label"
 ]
-"""What is encoded per box; :mod:`s2.features` says what each kind holds."""
+"""What is encoded per box; :mod:`rna_s2.s2.features` says what each kind holds."""
 
 WHOLE_SEQUENCE_KINDS: frozenset[Kind] = frozenset({"relational", "relational_shuffle_label"})
 """Kinds that hold the bases of whole sequences."""
 
 MOST_CHANNELS = 8
-"""Channels of a base, 0 or 1 each, at most: a byte tells a base (:func:`s2.prefix_lstm.prefix_tree`)."""
+"""Channels of a base, 0 or 1 each, at most: a byte tells a base (:func:`rna_s2.s2.prefix_lstm.prefix_tree`)."""
 
 SHUFFLED_KINDS: frozenset[Kind] = frozenset({"shuffle_label", "relational_shuffle_label"})
 """Kinds whose labels are permuted within each row."""
@@ -85,10 +85,10 @@ class EncodedDataset:
         meta: kind, names, counts, origin.
         offsets: ``(rows + 1,)`` int64; the boxes of row ``r`` are ``offsets[r]:offsets[r + 1]``.
         features: ``(boxes, len(meta.feature_names))`` float32.
-        box_type: ``(boxes,)`` int8 codes into :data:`rna.boxes.BOX_TYPES`.
+        box_type: ``(boxes,)`` int8 codes into :data:`rna_s2.rna.boxes.BOX_TYPES`.
         labels: ``(boxes,)`` uint8; 1 where the box belongs to the target structure.
         source_row: ``(rows,)`` int64; position of each row in the table it was made from.
-        group: ``(rows,)`` int64; rows that may overlap share a number (:func:`s2.groups.row_groups`).
+        group: ``(rows,)`` int64; rows that may overlap share a number (:func:`rna_s2.s2.groups.row_groups`).
         seq_length: ``(rows,)`` int32; length of each sequence in bases.
         n_target: ``(rows,)`` int32; boxes of each target structure.
         bases: ``(sum of seq_length,)`` uint8 base codes of the sequences, one after the other; empty for kinds without them.

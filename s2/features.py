@@ -5,9 +5,9 @@
 ``s1_features``               :data:`GEOMETRY` and :data:`CONFIDENCES`: what S1 said about the box
 ``sequence_encoding``         :data:`GEOMETRY`, and the bases of the box as a one-hot sequence (:func:`box_bases`)
 ``shuffle_label``             ``baseline`` with the labels permuted within each row (:func:`shuffle_within_rows`)
-``relational``                :data:`GEOMETRY`, :data:`CONFIDENCES`, the box's energy (:mod:`energies.boxes`), what the
-                              other boxes say about it (:mod:`s2.neighbours`), how likely it is in the ensemble of what
-                              the row's stems can form (:mod:`energies.ensemble`), and the whole sequence; the
+``relational``                :data:`GEOMETRY`, :data:`CONFIDENCES`, the box's energy (:mod:`rna_s2.energies.boxes`), what the
+                              other boxes say about it (:mod:`rna_s2.s2.neighbours`), how likely it is in the ensemble of what
+                              the row's stems can form (:mod:`rna_s2.energies.ensemble`), and the whole sequence; the
                               configuration says which of them are used
 ``relational_shuffle_label``  ``relational`` with the labels permuted within each row
 ============================  =====================================================================================
@@ -19,17 +19,17 @@ from collections.abc import Collection
 
 import numpy as np
 
-from boxtables.sensitivity import box_sensitivity
-from boxtables.table import BoxTable, Ragged
-from energies.boxes import box_energies, end_energies
-from energies.ensemble import ENSEMBLE, box_probabilities
-from entry.errors import UserError
-from entry.processes import default_workers
-from rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
-from rna.sequence import BASES, N_CODE, encode_many
-from s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
-from s2.groups import row_groups
-from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
+from rna_s2.boxtables.sensitivity import box_sensitivity
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.energies.boxes import box_energies, end_energies
+from rna_s2.energies.ensemble import ENSEMBLE, box_probabilities
+from rna_s2.engine.processes import default_workers
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import BOX_TYPES, ILOOP, STEM, Boxes, inside_map, is_in, ragged_positions
+from rna_s2.rna.sequence import BASES, N_CODE, encode_many
+from rna_s2.s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, DatasetMeta, EncodedDataset, Kind, counts_of
+from rna_s2.s2.groups import row_groups
+from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 
 GEOMETRY: tuple[str, ...] = (*(f"type_{name}" for name in BOX_TYPES), "bb_x", "bb_y", "siz_x", "siz_y")
 """Names of the features that say which box it is: one-hot type, top-right corner (0-based), size in bases."""
@@ -39,7 +39,7 @@ CONFIDENCES: tuple[str, ...] = ("prob_sm_median", "prob_sm_per_cell", "prob_sl_m
 the median probability of the pixels that propose the box, and how many these are over the cells that it covers."""
 
 ENERGY: tuple[str, ...] = ("energy", "end_energy")
-"""Names of the features that are a box's own free energy and what a stem's outer end adds (:mod:`energies.boxes`), kcal/mol, no
+"""Names of the features that are a box's own free energy and what a stem's outer end adds (:mod:`rna_s2.energies.boxes`), kcal/mol, no
 more than :data:`HIGHEST_ENERGY`."""
 
 HIGHEST_ENERGY = 30.0

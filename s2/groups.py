@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from rna.sequence import N_CODE, encode_many
+from rna_s2.rna.sequence import N_CODE, encode_many
 
 SHARED_BASES = 20
 """Rows with a common substring of so many bases overlap. Two unrelated sequences of 200 bases have one by chance in one

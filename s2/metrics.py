@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rna.boxes import BOX_TYPES
+from rna_s2.rna.boxes import BOX_TYPES
 
 
 def group_auroc(group: np.ndarray, scores: np.ndarray, labels: np.ndarray, n_groups: int) -> np.ndarray:
@@ -84,7 +84,7 @@ def ranking_metrics(
 
     Args:
         row: ``(boxes,)`` int; the row of each box.
-        box_type: ``(boxes,)`` codes into :data:`rna.boxes.BOX_TYPES`.
+        box_type: ``(boxes,)`` codes into :data:`rna_s2.rna.boxes.BOX_TYPES`.
         scores: ``(boxes,)`` float.
         labels: ``(boxes,)`` 0 or 1.
         rows: number of rows.

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rna.boxes import HLOOP, STEM, Boxes, inner_pair, ragged_positions
-from rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
+from rna_s2.rna.boxes import HLOOP, STEM, Boxes, inner_pair, ragged_positions
+from rna_s2.rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
 
 COUNTS: tuple[str, ...] = (
     "n_conflicts", "n_stem_conflicts", "n_outside", "n_inside", "n_apart", "n_closing_it", "n_closed_by_it",
@@ -44,7 +44,7 @@ def continuations(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
 def neighbour_counts(boxes: Boxes) -> np.ndarray:
     """``(boxes, 7)`` float32, the columns :data:`COUNTS`: how many boxes of the row stand to each box in which way.
 
-    Boxes and stems that exclude it, boxes around it, between its strands and beside it (:func:`rna.pairs.relation`), and
+    Boxes and stems that exclude it, boxes around it, between its strands and beside it (:func:`rna_s2.rna.pairs.relation`), and
     boxes of the other kind (stem or loop) that end at its outer pair and that begin at its inner pair
     (:func:`continuations`).
     """
@@ -75,8 +75,8 @@ def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.n
 
     Args:
         boxes: the boxes of all rows.
-        energies: ``(boxes,)`` kcal/mol (:func:`energies.boxes.box_energies`).
-        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`energies.boxes.end_energies`).
+        energies: ``(boxes,)`` kcal/mol (:func:`rna_s2.energies.boxes.box_energies`).
+        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`rna_s2.energies.boxes.end_energies`).
 
     Returns:
         ``(boxes, 3)`` float64, the columns :data:`CHAINS`; ``inf`` where there is no such chain or box.

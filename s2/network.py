@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s2.batches import Batch, BoxSequences
-from s2.config import NetworkConfig
-from s2.kernels import (
+from rna_s2.s2.batches import Batch, BoxSequences
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.kernels import (
     attention_sublayer,
     dropout,
     feed_forward,
@@ -18,11 +18,11 @@ from s2.kernels import (
     linear,
     sublayers_fit,
 )
-from s2.prefix_lstm import last_states
+from rna_s2.s2.prefix_lstm import last_states
 
 
 class Dense(nn.Linear):
-    """A linear layer through :func:`s2.kernels.linear`."""
+    """A linear layer through :func:`rna_s2.s2.kernels.linear`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (n, in) -> (n, out)
         return linear(x, self.weight, self.bias)
@@ -80,7 +80,7 @@ class EncoderLayer(nn.Module):
         self.narrow = nn.Linear(n_ff, n_dim)
 
     def forward(self, x: Tensor, slot: Tensor, mask: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through the sublayers of :mod:`s2.kernels`."""
+        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through the sublayers of :mod:`rna_s2.s2.kernels`."""
         probability = self.probability if self.training else 0.0
         if counts is not None:
             if self.attend:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s2.kernels import matmul_transposed, outer
+from rna_s2.s2.kernels import matmul_transposed, outer
 
 _CODES = 256
 

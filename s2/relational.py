@@ -1,6 +1,6 @@
 """S2 with a sense of geometry: attention among boxes that knows how two boxes stand to each other, and the whole sequence.
 
-Four things go beyond :mod:`s2.network`:
+Four things go beyond :mod:`rna_s2.s2.network`:
 
 * what a box is, is given relative to the sequence and on scales on which differences matter (:class:`BoxInputs`);
 * the whole sequence is read once by dilated convolutions, and each box takes from it the mean over its two strands and the
@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from energies.ensemble import ENSEMBLE
-from entry.errors import UserError
-from rna.boxes import HLOOP, STEM
-from s2.batches import BEYOND, Batch
-from s2.config import NetworkConfig, RelationalConfig
-from s2.features import CONFIDENCES, ENERGY, GEOMETRY, HIGHEST_ENERGY
-from s2.kernels import dropout, feed_forward
-from s2.neighbours import CHAINS, COUNTS
-from s2.network import Dense
+from rna_s2.energies.ensemble import ENSEMBLE
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import HLOOP, STEM
+from rna_s2.s2.batches import BEYOND, Batch
+from rna_s2.s2.config import NetworkConfig, RelationalConfig
+from rna_s2.s2.features import CONFIDENCES, ENERGY, GEOMETRY, HIGHEST_ENERGY
+from rna_s2.s2.kernels import dropout, feed_forward
+from rna_s2.s2.neighbours import CHAINS, COUNTS
+from rna_s2.s2.network import Dense
 
 HOW: tuple[str, ...] = (
     "same_corner", "overlap", "crossing", "same", "apart", "outside", "inside", "closes", "closed_by",
 )
-"""How one box stands to another. The last six are those of :func:`rna.pairs.relation`; the first three are its conflicts:
+"""How one box stands to another. The last six are those of :func:`rna_s2.rna.pairs.relation`; the first three are its conflicts:
 boxes that share a corner pair without continuing each other, boxes that share bases in another way, and boxes that share none,
 so that their pairs cross."""
 
@@ -276,7 +276,7 @@ class RelationalNetwork(nn.Module):
 
     Args:
         config: sizes and switches.
-        feature_names: names of the numbers per box, :data:`s2.features.GEOMETRY` among them.
+        feature_names: names of the numbers per box, :data:`rna_s2.s2.features.GEOMETRY` among them.
 
     Raises:
         UserError: the features lack what the network needs.

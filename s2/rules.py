@@ -11,22 +11,22 @@ from typing import Literal
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from energies.boxes import box_energies
-from energies.ensemble import ENSEMBLE
-from rna.boxes import BOX_TYPES, Boxes, ragged_take
-from rna.pairs import CONFLICT, relation_matrix
-from s2.dataset import EncodedDataset
-from s2.neighbours import CHAINS
+from rna_s2.energies.boxes import box_energies
+from rna_s2.energies.ensemble import ENSEMBLE
+from rna_s2.rna.boxes import BOX_TYPES, Boxes, ragged_take
+from rna_s2.rna.pairs import CONFLICT, relation_matrix
+from rna_s2.s2.dataset import EncodedDataset
+from rna_s2.s2.neighbours import CHAINS
 
 Rule = Literal["size", "energy", "chain", "ensemble", "compatible", "type_share", "size_share", "trees"]
 """
 ==============  ===================================================================================================
 ``size``        rows and columns that the box covers, added: the largest box first
-``energy``      the box's own free energy (:func:`energies.boxes.box_energies`): the lowest first
-``chain``       the free energy of the best chain of stems and loops through the box (:func:`s2.neighbours.chain_energies`,
+``energy``      the box's own free energy (:func:`rna_s2.energies.boxes.box_energies`): the lowest first
+``chain``       the free energy of the best chain of stems and loops through the box (:func:`rna_s2.s2.neighbours.chain_energies`,
                 which the kind ``relational`` holds): the lowest first
 ``ensemble``    the smallest probability, in the ensemble of what the row's stems can form, of what the box claims: its
-                pairs, that a stem ends where it ends, unpaired bases of a loop (:func:`energies.ensemble.box_probabilities`):
+                pairs, that a stem ends where it ends, unpaired bases of a loop (:func:`rna_s2.energies.ensemble.box_probabilities`):
                 the largest first
 ``compatible``  the other boxes of its row that a structure can hold beside it: the most compatible first
 ``type_share``  the share of target boxes among the training boxes of its type
@@ -88,7 +88,7 @@ def dataset_boxes(data: EncodedDataset) -> Boxes:
 
 
 def compatible_boxes(boxes: Boxes) -> np.ndarray:
-    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:func:`rna.pairs.relation`).
+    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:func:`rna_s2.rna.pairs.relation`).
 
     One matrix of relations per row.
     """
@@ -121,7 +121,7 @@ def tree_scores(data: EncodedDataset, train_rows: np.ndarray, seed: int) -> np.n
     """``(boxes,)`` float64 logits of gradient-boosted trees (scikit-learn's ``HistGradientBoostingClassifier``).
 
     Each box is an example of its own. Boxes are weighted so that every training row weighs the same, as it does in the
-    network's loss (:func:`s2.network.batch_loss`).
+    network's loss (:func:`rna_s2.s2.network.batch_loss`).
     """
     index, offsets = ragged_take(data.offsets, train_rows)
     counts = np.diff(offsets)

@@ -15,17 +15,17 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from boxtables.read import table_from_frame
-from boxtables.table import BoxTable
-from entry.errors import UserError
-from entry.files import atomic_path
-from entry.options import Options
-from s2.build import Network, build_network
-from s2.config import NetworkConfig
-from s2.dataset import EncodedDataset, Kind
-from s2.features import encode_boxes, require_pruned
-from s2.scoring import score_rows
-from s2.views import with_columns
+from rna_s2.boxtables.read import table_from_frame
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.options.base import Options
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import atomic_path
+from rna_s2.s2.build import Network, build_network
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.dataset import EncodedDataset, Kind
+from rna_s2.s2.features import encode_boxes, require_pruned
+from rna_s2.s2.scoring import score_rows
+from rna_s2.s2.views import with_columns
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -111,7 +111,7 @@ class Scorer:
             One ``(boxes of the row,)`` float64 array per row, boxes in the order stems, iloops, hloops, each in table order.
 
         Raises:
-            UserError: a box runs out of the map, or has no features of this network's kind (:func:`s2.features.encode_boxes`).
+            UserError: a box runs out of the map, or has no features of this network's kind (:func:`rna_s2.s2.features.encode_boxes`).
         """
         require_pruned(table)
         data = with_columns(encode_boxes(table, self.card.kind, self.card.feature_names), self.card.feature_names)

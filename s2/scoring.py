@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from s2.batches import OrderedBatches
-from s2.build import Network
-from s2.dataset import EncodedDataset
+from rna_s2.s2.batches import OrderedBatches
+from rna_s2.s2.build import Network
+from rna_s2.s2.dataset import EncodedDataset
 
 
 def score_rows(network: Network, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> np.ndarray:

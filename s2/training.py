@@ -15,21 +15,21 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from entry.device import chosen_device
-from entry.errors import UserError
-from entry.options import Options
-from entry.tracker import Tracker
-from fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
-from rna.boxes import ragged_take
-from s2.batches import Batch, EpochBatches, OrderedBatches
-from s2.build import Network, build_network
-from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
-from s2.dataset import SHUFFLED_KINDS, EncodedDataset
-from s2.metrics import group_auroc, ranking_metrics
-from s2.network import batch_loss
-from s2.scorer import Scorer
-from s2.scoring import score_rows
-from s2.split import split_by_group, split_by_order
+from rna_s2.engine.tracker import Tracker
+from rna_s2.fitting.devices import chosen_device
+from rna_s2.fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
+from rna_s2.options.base import Options
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import ragged_take
+from rna_s2.s2.batches import Batch, EpochBatches, OrderedBatches
+from rna_s2.s2.build import Network, build_network
+from rna_s2.s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
+from rna_s2.s2.dataset import SHUFFLED_KINDS, EncodedDataset
+from rna_s2.s2.metrics import group_auroc, ranking_metrics
+from rna_s2.s2.network import batch_loss
+from rna_s2.s2.scorer import Scorer
+from rna_s2.s2.scoring import score_rows
+from rna_s2.s2.split import split_by_group, split_by_order
 
 IDENTITY = "s2_identity"
 """Key under which a checkpoint keeps what it was trained with and on."""
@@ -133,7 +133,7 @@ class Evaluation:
         box_type: ``(boxes,)`` type codes.
         probability: ``(boxes,)``.
         label: ``(boxes,)``.
-        metrics: :func:`s2.metrics.ranking_metrics`.
+        metrics: :func:`rna_s2.s2.metrics.ranking_metrics`.
     """
 
     rows: np.ndarray
@@ -251,7 +251,7 @@ def train(
     config: S2Config, data: EncodedDataset, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True,
     start: Scorer | None = None,
 ) -> TrainResult:
-    """Train S2 on a dataset; see :func:`fitting.loop.fit` for checkpoints and resuming.
+    """Train S2 on a dataset; see :func:`rna_s2.fitting.loop.fit` for checkpoints and resuming.
 
     The weights kept are those of the epoch with the best validation au-ROC. With shuffled labels they are those of the last
     epoch: to pick the best of many epochs of pure chance would lift the control above 0.5.

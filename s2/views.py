@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from energies.ensemble import ENSEMBLE
-from entry.errors import UserError
-from rna.boxes import BOX_TYPES
-from s2.config import FeatureConfig
-from s2.dataset import EncodedDataset
-from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, GEOMETRY
-from s2.neighbours import CHAINS, COUNTS
+from rna_s2.energies.ensemble import ENSEMBLE
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.dataset import EncodedDataset
+from rna_s2.s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, GEOMETRY
+from rna_s2.s2.neighbours import CHAINS, COUNTS
 
 PLACE: tuple[str, ...] = ("bb_x", "bb_y")
 SIZE: tuple[str, ...] = ("siz_x", "siz_y")

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from s2_data import random_dataset
 
-from pipeline.chain import ChainOptions, Models
-from s1.config import NetworkConfig as S1Config
-from s1.model import save_network
-from s1.network import ProposalNetwork
-from s1.selection import SelectionOptions
-from s2.config import NetworkConfig as S2Config
-from s2.network import BoxNetwork
-from s2.scorer import Scorer
+from rna_s2.pipeline.structure_prediction import ChainOptions, Models
+from rna_s2.s1.config import NetworkConfig as S1Config
+from rna_s2.s1.model import save_network
+from rna_s2.s1.network import ProposalNetwork
+from rna_s2.s1.selection import SelectionOptions
+from rna_s2.s2.config import NetworkConfig as S2Config
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.scorer import Scorer
 
 EVERY_CELL = ChainOptions(
     selection=SelectionOptions(selection="on_threshold", on_threshold=0.0, min_support=0.01), decoder="exact", max_boxes=300

@@ -8,7 +8,7 @@ import numpy as np
 import RNA
 from hypothesis import strategies as st
 
-from rna.pairs import to_dot_bracket
+from rna_s2.rna.pairs import to_dot_bracket
 
 CANONICAL = {"AU", "UA", "GC", "CG", "GU", "UG"}
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boxtables.table import BoxTable, Ragged
-from rna.boxes import Boxes
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.rna.boxes import Boxes
 
 TYPES = ("stem", "iloop", "hloop")
 PAIRS = {"AU", "UA", "GC", "CG", "GU", "UG"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from rna.boxes import HLOOP, ILOOP, STEM
-from s1.network import LOC_CLASSES, SIZE_CLASSES
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM
+from rna_s2.s1.network import LOC_CLASSES, SIZE_CLASSES
 
 BEYOND_LOC, BEYOND_SIZE = LOC_CLASSES - 1, SIZE_CLASSES - 1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rna.boxes import BOX_TYPES
-from s2.dataset import DatasetMeta, EncodedDataset, counts_of
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.s2.dataset import DatasetMeta, EncodedDataset, counts_of
 
 CHANNELS = {"stem": 8, "iloop": 5, "hloop": 4}
 

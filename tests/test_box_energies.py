@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import RNA
 
-from energies.boxes import box_energies, end_energies, stacking_table
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import from_dot_bracket, pair_table, target_boxes
-from rna.sequence import BASES
+from rna_s2.energies.boxes import box_energies, end_energies, stacking_table
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import from_dot_bracket, pair_table, target_boxes
+from rna_s2.rna.sequence import BASES
 
 
 def sampled(seed: int, rows: int = 12) -> list[tuple[str, str]]:

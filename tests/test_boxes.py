@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rna.boxes import (
+from rna_s2.rna.boxes import (
     HLOOP,
     ILOOP,
     STEM,

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boxtables.columns import pairs_from_arrow, records_from_arrow
-from boxtables.read import read_table, table_from_frame
-from boxtables.schema import COORDINATES, PROBABILITIES
-from boxtables.table import BoundingBoxes, BoxTable
-from boxtables.write import write_rejects, write_table
-from entry.errors import UserError
-from rna.boxes import BOX_COLUMNS, BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
+from rna_s2.boxtables.columns import pairs_from_arrow, records_from_arrow
+from rna_s2.boxtables.read import read_table, table_from_frame
+from rna_s2.boxtables.schema import COORDINATES, PROBABILITIES
+from rna_s2.boxtables.table import BoundingBoxes, BoxTable
+from rna_s2.boxtables.write import write_rejects, write_table
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

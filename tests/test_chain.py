@@ -9,16 +9,25 @@ from chain_models import EVERY_CELL, small_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxtables.table import BoxTable, Ragged
-from entry.errors import UserError
-from pipeline import chain
-from pipeline.chain import ChainOptions, Failure, Models, free_energy, load_chain, predict, save_chain, surest
-from pipeline.open_models import ModelOptions, open_models, overlaid
-from rna import formats
-from rna.boxes import STEM, Boxes
-from rna.pairs import from_dot_bracket, loop_boxes, pairs_of_boxes, remove_pseudoknots
-from rna.sequence import can_pair, encode
-from structures.candidates import DecodeOptions
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline import structure_prediction as chain
+from rna_s2.pipeline.open_models import ModelOptions, open_models, overlaid
+from rna_s2.pipeline.structure_prediction import (
+    ChainOptions,
+    Failure,
+    Models,
+    free_energy,
+    load_chain,
+    predict,
+    save_chain,
+    surest,
+)
+from rna_s2.rna import formats
+from rna_s2.rna.boxes import STEM, Boxes
+from rna_s2.rna.pairs import from_dot_bracket, loop_boxes, pairs_of_boxes, remove_pseudoknots
+from rna_s2.rna.sequence import can_pair, encode
+from rna_s2.structures.candidates import DecodeOptions
 
 MODELS = small_models()
 SEQUENCES = [

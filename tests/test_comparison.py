@@ -13,13 +13,13 @@ import psutil
 import pytest
 import yaml
 
-import pipeline.notebook
-from entry.errors import UserError
-from entry.options import leaf_fields
-from pipeline.comparison import CheckFailed, check_control, compare_rows, observations, reference_figures, summary_table
-from pipeline.notebook import run_notebook
-from tracking.compare import run_rows, training_runs
-from tracking.runs import start_run
+import rna_s2.reports.notebook
+from rna_s2.options.base import leaf_fields
+from rna_s2.options.errors import UserError
+from rna_s2.reports.comparison import CheckFailed, check_control, compare_rows, observations, reference_figures, summary_table
+from rna_s2.reports.notebook import run_notebook
+from rna_s2.tracking.compare import run_rows, training_runs
+from rna_s2.tracking.runs import start_run
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "compare_runs.ipynb"
@@ -170,7 +170,7 @@ def test_notebook_fails_loudly_when_the_control_does(tmp_path, tracking_uri, con
      ("import time; time.sleep(60)", "a cell took more than 2 s")],
 )
 def test_a_kernel_that_ends_or_takes_too_long_leaves_a_page(tmp_path, monkeypatch, code, said):
-    monkeypatch.setattr(pipeline.notebook, "CELL_SECONDS", 2)
+    monkeypatch.setattr(rna_s2.reports.notebook, "CELL_SECONDS", 2)
     monkeypatch.chdir(tmp_path)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("the text"), nbformat.v4.new_code_cell(code)])
     nbformat.write(notebook, tmp_path / "bad.ipynb")

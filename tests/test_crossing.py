@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import as_pairs, from_dot_bracket, to_dot_bracket
-from structures.candidates import DecodeOptions
-from structures.decode import decode, k_best
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import as_pairs, from_dot_bracket, to_dot_bracket
+from rna_s2.structures.candidates import DecodeOptions
+from rna_s2.structures.decode import decode, k_best
 from tests.structure_reference import all_crossing_structures
 from tests.test_decode import columns, proposals
 

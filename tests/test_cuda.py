@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from entry.tracker import MemoryTracker
-from pipeline.chain import ChainOptions, Models, Prediction, Predictions, predict
-from pipeline.workers import predict_on
-from rna.formats import Sequence
-from s1.model import load_network
-from s1.propose_main import SHIPPED_NETWORK
-from s1.selection import InferenceOptions
-from s2.batches import make_batch
-from s2.network import batch_loss
-from s2.scorer import Scorer
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.pipeline.parallel_prediction import predict_on
+from rna_s2.pipeline.propose_file import SHIPPED_NETWORK
+from rna_s2.pipeline.structure_prediction import ChainOptions, Models, Prediction, Predictions, predict
+from rna_s2.rna.formats import Sequence
+from rna_s2.s1.model import load_network
+from rna_s2.s1.selection import InferenceOptions
+from rna_s2.s2.batches import make_batch
+from rna_s2.s2.network import batch_loss
+from rna_s2.s2.scorer import Scorer
 from tests import test_s2_network as plain
 from tests import test_s2_relational as relational
 from tests.s2_data import random_dataset

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entry.errors import UserError
-from s2.config import KINDS
-from s2.dataset import ARRAY_DTYPES, EncodedDataset, load, load_meta
-from s2.features import featurize
+from rna_s2.options.errors import UserError
+from rna_s2.s2.config import KINDS
+from rna_s2.s2.dataset import ARRAY_DTYPES, EncodedDataset, load, load_meta
+from rna_s2.s2.features import featurize
 from tests.box_strategies import pruned_tables
 from tests.reference import table_of
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import as_pairs, loop_boxes, to_dot_bracket
-from structures.candidates import DecodeOptions, log_odds
-from structures.decode import decode, decode_batch, k_best, k_best_batch
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import as_pairs, loop_boxes, to_dot_bracket
+from rna_s2.structures.candidates import DecodeOptions, log_odds
+from rna_s2.structures.decode import decode, decode_batch, k_best, k_best_batch
 from tests.structure_reference import all_structures, score_of
 
 SCORES = st.integers(-600, 600).map(lambda v: v / 100)

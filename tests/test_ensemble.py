@@ -10,8 +10,8 @@ import RNA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energies import ensemble
-from energies.ensemble import (
+from rna_s2.energies import ensemble
+from rna_s2.energies.ensemble import (
     ENSEMBLE,
     RT,
     box_probabilities,
@@ -19,7 +19,7 @@ from energies.ensemble import (
     pair_probabilities,
     stem_pairs,
 )
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from tests.energy_reference import energy, every_pair, foldable, structures
 
 BONUSES = st.sampled_from([-2.0, -0.5, 0.0, 1.0])

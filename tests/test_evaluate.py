@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from chain_models import EVERY_CELL, saved_models
 
-from entry.errors import UserError
-from entry.tracker import MemoryTracker
-from pipeline.evaluate import (
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.evaluate import (
     ALL,
     MEAN_OF_FAMILIES,
     OURS,
@@ -29,9 +29,9 @@ from pipeline.evaluate import (
     run_evaluate,
     within,
 )
-from pipeline.tools import TOOL_NAMES, Tool, last_structure, rnafold, tool
-from rna import formats
-from rna.pairs import from_dot_bracket
+from rna_s2.pipeline.tools import TOOL_NAMES, Tool, last_structure, rnafold, tool
+from rna_s2.rna import formats
+from rna_s2.rna.pairs import from_dot_bracket
 
 SEQ = "GGGGAAAACCCC"
 KNOWN = [

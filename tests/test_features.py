@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxtables.read import read_table
-from boxtables.table import BoxTable, Ragged
-from energies.boxes import box_energies, end_energies
-from energies.ensemble import ENSEMBLE, box_probabilities
-from entry.errors import UserError
-from pruning.rules import REFERENCE_RULES, prune
-from s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
-from s2.features import GEOMETRY as GEOMETRY_NAMES
-from s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.energies.boxes import box_energies, end_energies
+from rna_s2.energies.ensemble import ENSEMBLE, box_probabilities
+from rna_s2.options.errors import UserError
+from rna_s2.pruning.rules import REFERENCE_RULES, prune
+from rna_s2.s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
+from rna_s2.s2.features import GEOMETRY as GEOMETRY_NAMES
+from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 from tests.box_strategies import pruned_tables
 from tests.reference import TYPES, features_row, is_trained_on, rows_of, table_of
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rna.formats import (
+from rna_s2.rna.formats import (
     FileError,
     Sequence,
     Structure,
@@ -29,7 +29,7 @@ from rna.formats import (
     read_lines,
     read_structures,
 )
-from rna.pairs import as_pairs, from_dot_bracket
+from rna_s2.rna.pairs import as_pairs, from_dot_bracket
 
 KNOWN_STRUCTURES = (
     Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "known_structures_archiveII_half.csv.gz"

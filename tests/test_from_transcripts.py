@@ -11,21 +11,22 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from boxtables.read import read_table
-from boxtables.table import Ragged
-from entry.errors import UserError
-from entry.options import load_yaml
-from entry.tracker import MemoryTracker
-from pipeline import main as main_module
-from pipeline import make_sample, train
-from rna.boxes import Boxes, keys
-from s1 import propose_main
-from s1.config import NetworkConfig
-from s1.model import save_network
-from s1.network import ProposalNetwork
-from s1.prepare import proposals_file, segments_file
-from s1.selection import SelectionOptions
-from s1.synthetic import random_transcripts
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import Ragged
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.base import load_yaml
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline import compare_models as main_module
+from rna_s2.pipeline import propose_file as propose_main
+from rna_s2.pipeline import sample as make_sample
+from rna_s2.pipeline import train_s2 as train
+from rna_s2.pipeline.stage1_tables import proposals_file, segments_file
+from rna_s2.rna.boxes import Boxes, keys
+from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.model import save_network
+from rna_s2.s1.network import ProposalNetwork
+from rna_s2.s1.selection import SelectionOptions
+from rna_s2.s1.synthetic import random_transcripts
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
 
@@ -87,7 +88,7 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     assert runs[3].data.params["kind"] == "baseline"
     assert runs[3].data.metrics["count.rows"] == read_table(table).table.rows
 
-    for step in ("s1.prepare.run_segments", "s1.prepare.run_propose", "pipeline.prepare.prune", "pipeline.prepare.featurize"):
+    for step in ("rna_s2.pipeline.stage1_tables.run_segments", "rna_s2.pipeline.stage1_tables.run_propose", "rna_s2.pipeline.prepare.prune", "rna_s2.pipeline.prepare.featurize"):
         monkeypatch.setattr(step, lambda *a, **k: pytest.fail("is made again"))
     again = main_module.main([*arguments, "--workers", "1"])
     runs = children(again.run_id)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2.groups import SHARED_BASES, row_groups
+from rna_s2.s2.groups import SHARED_BASES, row_groups
 
 RNG = np.random.default_rng(11)
 TRANSCRIPT = "".join(RNG.choice(list("ACGU"), 400))

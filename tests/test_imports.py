@@ -90,12 +90,12 @@ def test_every_room_is_known():
         ("rna", "import pandas as pd", {"pandas"}),
         ("rna", "import numpy, json", set()),
         ("pruning", "def rule():\n    import torch", {"torch"}),
-        ("s2", "from s1.network import Maps", {"s1"}),
-        ("s2", "from tracking.runs import start_run", {"tracking"}),
-        ("s2", "from tracking.runs import start_run\ndef main(argv): ...", set()),
+        ("s2", "from rna_s2.s1.network import Maps", {"s1"}),
+        ("s2", "from rna_s2.tracking.runs import start_run", {"tracking"}),
+        ("s2", "from rna_s2.tracking.runs import start_run\ndef main(argv): ...", set()),
         ("s2", "import mlflow\ndef main(argv): ...", {"mlflow"}),
         ("structures", "def energy():\n    import RNA", set()),
-        ("structures", "from s2.scorer import Scorer\nimport torch", {"s2", "torch"}),
+        ("structures", "from rna_s2.s2.scorer import Scorer\nimport torch", {"s2", "torch"}),
         ("pipeline", "import mlflow.pyfunc", {"mlflow"}),
         ("entry", "from rna import boxes", {"rna"}),
     ],
@@ -107,7 +107,7 @@ def test_the_check_itself(room, source, wrong):
 @pytest.mark.parametrize("kind", ["S1_MODEL", "S2_MODEL", "STRUCTURE_MODEL"])
 def test_the_code_of_a_model_imports_only_rooms_that_go_with_it(kind):
     """Whatever is reached from it, at whatever depth: nothing else is there when the model is loaded elsewhere."""
-    from tracking import models
+    from rna_s2.tracking import models
 
     kept = getattr(models, kind)
     reached, todo = set(), [ROOT / "tracking" / kept.code]

@@ -10,11 +10,11 @@ import stat
 import pytest
 from pydantic import Field
 
-from entry.errors import UserError, run_command
-from entry.files import atomic_path, file_digest
-from entry.options import Options, check_outputs, parse
-from pipeline.config import SAMPLE, TrainConfig
-from pipeline.train import INSTEAD, OVERRIDES
+from rna_s2.options.base import Options, check_outputs, parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import atomic_path, file_digest
+from rna_s2.pipeline.train_config import SAMPLE, TrainConfig
+from rna_s2.pipeline.train_s2 import INSTEAD, OVERRIDES
 
 
 def read(*arguments: str) -> TrainConfig:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energies.ensemble import RT
-from entry.errors import UserError
-from rna.boxes import HLOOP, STEM, Boxes
-from rna.pairs import from_dot_bracket
-from structures.candidates import log_odds
-from structures.pairing import (
+from rna_s2.energies.ensemble import RT
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import HLOOP, STEM, Boxes
+from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.structures.candidates import log_odds
+from rna_s2.structures.pairing import (
     PairProbabilities,
     base_confidence,
     base_pair_probabilities,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rna.boxes import HLOOP, ILOOP, STEM, TARGET_TYPE_CODES
-from rna.pairs import (
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, TARGET_TYPE_CODES
+from rna_s2.rna.pairs import (
     APART,
     CLOSED_BY,
     CLOSES,

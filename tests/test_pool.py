@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from entry.errors import UserError
-from pipeline.pool import run_each
+from rna_s2.engine.pool import run_each
+from rna_s2.options.errors import UserError
 
 THREADS = 3
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,8 +97,8 @@ def command(tmp_path) -> Iterator[Callable[[float], tuple[subprocess.Popen, list
     """Starts a command with two jobs of so many seconds and of 600; gives it and the processes that work on them."""
     (tmp_path / "script.py").write_text(
         "import signal, sys\n"
-        "from entry.errors import run_command\n"
-        "from pipeline.pool import run_each\n"
+        "from rna_s2.options.errors import run_command\n"
+        "from rna_s2.engine.pool import run_each\n"
         "from tests.test_pool import noted\n"
         "def main(argv):\n"
         "    a, b = sys.argv[1] + '/a', sys.argv[1] + '/b'\n"

@@ -15,13 +15,10 @@ import pandas as pd
 import pytest
 from chain_models import EVERY_CELL, saved_models, small_models
 
-from entry.errors import UserError
-from entry.options import parse
-from entry.tracker import MemoryTracker
-from pipeline.chain import Failure, Prediction, predict
-from pipeline.drawings import layout, map_svg, structure_svg
-from pipeline.page import PAGE_BYTES, Page
-from pipeline.predict import (
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.base import parse
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.predict_file import (
     CONFIG_OPTION,
     OPTIONS,
     OVERRIDES,
@@ -30,9 +27,12 @@ from pipeline.predict import (
     check_out_dir,
     run_predict,
 )
-from rna import formats
-from rna.pairs import from_dot_bracket
-from tracking.client import open_client
+from rna_s2.pipeline.structure_prediction import Failure, Prediction, predict
+from rna_s2.reports.drawings import layout, map_svg, structure_svg
+from rna_s2.reports.page import PAGE_BYTES, Page
+from rna_s2.rna import formats
+from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.tracking.client import open_client
 
 ROOT = Path(__file__).resolve().parent.parent
 FASTA = """\
@@ -265,7 +265,7 @@ def test_the_command_logs_a_run(tmp_path, tracking_uri):
     chosen = options(tmp_path)
     (tmp_path / "config.yaml").write_text(json.dumps(chosen.model_dump(mode="json", exclude_unset=True)))
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.predict", "--config", str(tmp_path / "config.yaml"), "--drawings", "1"],
+        [sys.executable, "-m", "rna_s2.pipeline.predict_file", "--config", str(tmp_path / "config.yaml"), "--drawings", "1"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )
     assert done.returncode == 0, done.stderr

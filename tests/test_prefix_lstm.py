@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2.prefix_lstm import last_states, prefix_tree
+from rna_s2.s2.prefix_lstm import last_states, prefix_tree
 
 CHANNELS = 3
 one = st.lists(st.integers(0, 2**CHANNELS - 1), min_size=1, max_size=6)

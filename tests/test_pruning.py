@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from boxtables.read import read_table
-from boxtables.table import BoxTable
-from pruning.rules import REFERENCE_RULES, RULE_NAMES, PruningRules, prune
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.pruning.rules import REFERENCE_RULES, RULE_NAMES, PruningRules, prune
 from tests.box_strategies import tables
 from tests.reference import TYPES, prune_row, rows_of, table_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from s2_data import random_dataset
 
-from rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import conflict
-from s2.features import encode_boxes
-from s2.metrics import group_auroc
-from s2.rules import compatible_boxes, composition, dataset_boxes, rule_scores, target_share
+from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import conflict
+from rna_s2.s2.features import encode_boxes
+from rna_s2.s2.metrics import group_auroc
+from rna_s2.s2.rules import compatible_boxes, composition, dataset_boxes, rule_scores, target_share
 from tests.reference import table_of
 
 COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 0, 0)]

@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
-from entry.errors import TERMINATED, UserError, run_command
-from tracking import client as client_module
-from tracking import resend, runs
-from tracking.runs import CONTINUED_AS, environment_text, resolve_run_id, start_run
+from rna_s2.options.errors import TERMINATED, UserError, run_command
+from rna_s2.tracking import client as client_module
+from rna_s2.tracking import resend, runs
+from rna_s2.tracking.runs import CONTINUED_AS, environment_text, resolve_run_id, start_run
 
 
 def runs_of(experiment: str) -> list:
@@ -364,7 +364,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
         tracker.dataset("d", "e" * 64, "s", "train", {})
         tracker.text("report", "report.txt")
     (kept,) = Path("outputs/unsent").glob("*.jsonl")
-    assert f"python -m tracking.resend {kept}" in caplog.text
+    assert f"python -m rna_s2.tracking.resend {kept}" in caplog.text
     assert MlflowClient().get_run(tracker.run_id).info.status == "RUNNING"
 
     monkeypatch.setattr(resend, "perform", runs.perform)

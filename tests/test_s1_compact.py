@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 import torch
 
-from entry.errors import UserError
-from entry.files import file_digest
-from entry.options import validate
-from entry.tracker import MemoryTracker
-from rna.sequence import encode_many
-from s1.compact import CHANNELS_AT_A_TIME, ON, Moments, _fewest, _solved, compacted, difference
-from s1.compact_main import CompactOptions, main, run_compact
-from s1.config import NetworkConfig
-from s1.model import WEIGHTS_FILE, load_network, save_network
-from s1.network import ProposalNetwork, upper_triangle, weight_count
-from s1.predict import propose_frame
-from s1.propose_main import SHIPPED_NETWORK, TRAINED_NETWORK
-from s1.synthetic import random_transcripts
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.base import validate
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import file_digest
+from rna_s2.pipeline.compact_network import CompactOptions, main, run_compact
+from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, TRAINED_NETWORK
+from rna_s2.rna.sequence import encode_many
+from rna_s2.s1.compact import CHANNELS_AT_A_TIME, ON, Moments, _fewest, _solved, compacted, difference
+from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.model import WEIGHTS_FILE, load_network, save_network
+from rna_s2.s1.network import ProposalNetwork, upper_triangle, weight_count
+from rna_s2.s1.predict import propose_frame
+from rna_s2.s1.synthetic import random_transcripts
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = NetworkConfig(channels=6, hidden=24, dilations=(1, 2, 1), first_kernel=3, head_hidden=8)

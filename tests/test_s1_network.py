@@ -9,15 +9,15 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import from_dot_bracket, target_boxes
-from s1.batches import EpochMaps, Maps, length_batches
-from s1.config import NetworkConfig
-from s1.losses import map_losses
-from s1.metrics import BINS, LOGIT_LIMIT, count_correct, count_on, histogram_auroc, histogram_average_precision
-from s1.network import LOC_CLASSES, SIZE_CLASSES, ProposalNetwork, TypeOutputs, pair_table, upper_triangle
-from s1.optimizer import MuonAdamW, orthogonalised
-from s1.targets import cell_targets
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import from_dot_bracket, target_boxes
+from rna_s2.s1.batches import EpochMaps, Maps, length_batches
+from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.losses import map_losses
+from rna_s2.s1.metrics import BINS, LOGIT_LIMIT, count_correct, count_on, histogram_auroc, histogram_average_precision
+from rna_s2.s1.network import LOC_CLASSES, SIZE_CLASSES, ProposalNetwork, TypeOutputs, pair_table, upper_triangle
+from rna_s2.s1.optimizer import MuonAdamW, orthogonalised
+from rna_s2.s1.targets import cell_targets
 
 
 def as_cells(targets) -> dict:

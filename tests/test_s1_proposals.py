@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
-from rna.pairs import impossible_stems
-from rna.sequence import encode
-from s1.config import NetworkConfig
-from s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
-from s1.proposals import (
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
+from rna_s2.rna.pairs import impossible_stems
+from rna_s2.rna.sequence import encode
+from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
+from rna_s2.s1.proposals import (
     CellOutputs,
     all_proposals,
     group,
@@ -22,7 +22,7 @@ from s1.proposals import (
     propose_boxes,
     propose_selections,
 )
-from s1.selection import InferenceOptions, SelectionOptions
+from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from tests.s1_reference import propose
 
 TYPES = (STEM, ILOOP, HLOOP)
@@ -202,7 +202,7 @@ def test_cells_left_out_before_the_outputs_would_have_proposed_nothing(threshold
     codes = random_codes(np.random.default_rng(1), 30, 24)
     selections = [SelectionOptions(on_threshold=t) for t in thresholds]
     quick = propose_selections(network, codes, selections)
-    monkeypatch.setattr("s1.proposals.least_on_logit", lambda selections: None)
+    monkeypatch.setattr("rna_s2.s1.proposals.least_on_logit", lambda selections: None)
     slow = propose_selections(network, codes, selections)
     for a, b in zip(quick, slow, strict=True):
         assert [as_dict(a, row) for row in range(2)] == [as_dict(b, row) for row in range(2)] and len(a.boxes) > 0

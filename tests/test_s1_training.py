@@ -11,24 +11,26 @@ import pandas as pd
 import pytest
 import yaml
 
-from boxtables.read import read_table
-from boxtables.write import write_table
-from entry.errors import UserError, run_command
-from entry.options import leaf_fields, load_yaml, validate
-from entry.tracker import MemoryTracker
-from fitting.loop import LAST
-from pipeline import selections
-from s1 import propose_main, synthetic, train_main
-from s1.card import _commit, _selection, _sources, network_card
-from s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
-from s1.folding import fold_all
-from s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
-from s1.network import ProposalNetwork, receptive_field, weight_count
-from s1.prepare import training_segments
-from s1.segments import CutRule, cut_segments, keep_folded, segment_table
-from s1.selection import SelectionOptions
-from s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
-from s1.training import rate_share, split_rows, train
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.write import write_table
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.fitting.loop import LAST
+from rna_s2.options.base import leaf_fields, load_yaml, validate
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.pipeline import propose_file as propose_main
+from rna_s2.pipeline import selections
+from rna_s2.pipeline import train_s1 as train_main
+from rna_s2.pipeline.stage1_tables import training_segments
+from rna_s2.s1 import synthetic
+from rna_s2.s1.card import _commit, _selection, _sources, network_card
+from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
+from rna_s2.s1.folding import fold_all
+from rna_s2.s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
+from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
+from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
+from rna_s2.s1.selection import SelectionOptions
+from rna_s2.s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
+from rna_s2.s1.training import rate_share, split_rows, train
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
 
@@ -37,7 +39,7 @@ CONFIGS = ROOT / "configs"
 
 
 def folded_table(seed: int = 0, transcripts: int = 12):
-    from rna.formats import Sequence
+    from rna_s2.rna.formats import Sequence
 
     records = [Sequence(f"t{k}", s) for k, s in enumerate(random_transcripts(transcripts, 400, seed))]
     segments, _ = cut_segments(records, CutRule(20, 50, 20, 40, 0, seed))
@@ -74,7 +76,7 @@ def test_random_transcripts_have_the_composition_that_was_asked_for():
 
 
 def test_synthetic_transcripts_are_read_back_as_fasta(tmp_path):
-    from rna.formats import read_fasta
+    from rna_s2.rna.formats import read_fasta
 
     path = synthetic_transcripts(SyntheticOptions(out_file=str(tmp_path / "t.fa"), n_transcripts=3, length=70, seed=1))
     records, rejected = read_fasta(path)
@@ -183,7 +185,7 @@ def test_transcripts_become_tables_once(tmp_path):
 
 def test_the_command_line_of_a_card_trains_from_the_beginning():
     said = train_main.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
-    assert said == "python -m s1.train_main --config 'a b.yaml' --epochs 3"
+    assert said == "python -m rna_s2.pipeline.train_s1 --config 'a b.yaml' --epochs 3"
 
 
 def test_rates_rise_and_fall():
@@ -209,7 +211,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert about["receptive_field"] == 1 + 2 * receptive_field(S1Config(**{"network": config["network"]}).network)
     card = Path("network", CARD_FILE).read_text(encoding="utf-8")
     assert card == network_card(about)
-    assert "python -m s1.train_main --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n" in card
+    assert "python -m rna_s2.pipeline.train_s1 --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n" in card
     known = int((table.frame["transcript_id"] == "t3").sum())
     assert "No segment of the 2 transcripts in `known.fa` trained or validated it" in card and f"({known} were)" in card
 

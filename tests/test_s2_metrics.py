@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rna.boxes import BOX_TYPES
-from s2.metrics import group_auroc, group_average_precision, paired_bootstrap, ranking_metrics
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.s2.metrics import group_auroc, group_average_precision, paired_bootstrap, ranking_metrics
 
 SCORES = st.one_of(
     st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]),  # ties

@@ -19,17 +19,17 @@ import pytest
 from mlflow.tracking import MlflowClient
 from s2_data import random_dataset
 
-from boxtables.read import table_from_frame
-from entry.errors import UserError
-from s2.build import build_network
-from s2.config import NetworkConfig
-from s2.features import encode_boxes
-from s2.network import BoxNetwork
-from s2.scorer import Scorer
-from tracking.client import open_client
-from tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
-from tracking.registry import CHAMPION, ModelKind, log_model
-from tracking.runs import start_run
+from rna_s2.boxtables.read import table_from_frame
+from rna_s2.options.errors import UserError
+from rna_s2.s2.build import build_network
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.features import encode_boxes
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.scorer import Scorer
+from rna_s2.tracking.client import open_client
+from rna_s2.tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
+from rna_s2.tracking.registry import CHAMPION, ModelKind, log_model
+from rna_s2.tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
 FRAME = pd.DataFrame(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
-from s2.neighbours import CHAINS, COUNTS, chain_energies, continuations, neighbour_counts
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
+from rna_s2.rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
+from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, continuations, neighbour_counts
 
 ENERGIES = [-3.0, -1.5, 0.0, 0.5, 2.0, math.inf]
 

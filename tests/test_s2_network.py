@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from rna.boxes import BOX_TYPES
-from s2 import kernels
-from s2.batches import EpochBatches, OrderedBatches, epoch_batches, length_groups, make_batch, ordered_batches
-from s2.config import NetworkConfig
-from s2.network import BoxNetwork, EncoderLayer, SelfAttention, batch_loss
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.s2 import kernels
+from rna_s2.s2.batches import EpochBatches, OrderedBatches, epoch_batches, length_groups, make_batch, ordered_batches
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.network import BoxNetwork, EncoderLayer, SelfAttention, batch_loss
 from tests.s2_data import random_dataset
 
 COUNTS = [(3, 2, 2), (1, 0, 0), (0, 0, 0), (4, 0, 3), (0, 5, 0), (0, 0, 1), (6, 4, 2)]

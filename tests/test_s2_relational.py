@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from entry.errors import UserError
-from entry.options import load_yaml
-from pipeline.config import TrainConfig
-from rna.boxes import HLOOP, ILOOP, STEM
-from rna.pairs import RELATIONS, relation
-from s2.batches import BEYOND, make_batch
-from s2.build import build_network
-from s2.config import FeatureConfig, NetworkConfig, RelationalConfig
-from s2.dataset import EncodedDataset
-from s2.features import encode_boxes
-from s2.network import BoxNetwork, batch_loss
-from s2.relational import (
+from rna_s2.options.base import load_yaml
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.train_config import TrainConfig
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM
+from rna_s2.rna.pairs import RELATIONS, relation
+from rna_s2.s2.batches import BEYOND, make_batch
+from rna_s2.s2.build import build_network
+from rna_s2.s2.config import FeatureConfig, NetworkConfig, RelationalConfig
+from rna_s2.s2.dataset import EncodedDataset
+from rna_s2.s2.features import encode_boxes
+from rna_s2.s2.network import BoxNetwork, batch_loss
+from rna_s2.s2.relational import (
     CROSSING,
     DISTANCES,
     EMPTY,
@@ -35,7 +35,7 @@ from s2.relational import (
     _Lookup,
     relation_codes,
 )
-from s2.views import view
+from rna_s2.s2.views import view
 from tests.reference import table_of
 from tests.test_s2_neighbours import box
 

@@ -14,19 +14,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import entry.device
-import s2.training
-from entry.errors import TERMINATED, UserError
-from entry.tracker import MemoryTracker
-from fitting.loop import BEST, COMPUTED, LAST, alone, load_checkpoint
-from s2.batches import _lowest_positions, make_batch
-from s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
-from s2.network import BoxNetwork
-from s2.scorer import Scorer
-from s2.scoring import score_rows
-from s2.split import split_by_group, split_by_order
-from s2.training import S2Config, S2Module, TrainResult, drawn_share, evaluate, full_rows, rate_share, split_rows, train
-from s2.views import with_columns
+import rna_s2.fitting.devices
+import rna_s2.s2.training
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.fitting.loop import BEST, COMPUTED, LAST, alone, load_checkpoint
+from rna_s2.options.errors import TERMINATED, UserError
+from rna_s2.s2.batches import _lowest_positions, make_batch
+from rna_s2.s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.scorer import Scorer
+from rna_s2.s2.scoring import score_rows
+from rna_s2.s2.split import split_by_group, split_by_order
+from rna_s2.s2.training import S2Config, S2Module, TrainResult, drawn_share, evaluate, full_rows, rate_share, split_rows, train
+from rna_s2.s2.views import with_columns
 from tests.s2_data import random_dataset
 
 COUNTS = [(4, 2, 2), (1, 0, 1), (3, 3, 0), (6, 1, 2), (2, 2, 2)] * 3
@@ -203,12 +203,12 @@ def test_one_process_at_a_time_trains_into_a_folder(tmp_path):
 
 
 def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(entry.device, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(rna_s2.fitting.devices, "has_bfloat16", lambda device: True)
     config, before, after = config_of(precision="auto"), DyingTracker(1), MemoryTracker()
     with pytest.raises(Killed):
         fitted(tmp_path, config, tracker=before)
     assert load_checkpoint(tmp_path / LAST)[COMPUTED]["precision"] == "bf16"
-    monkeypatch.setattr(entry.device, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(rna_s2.fitting.devices, "has_bfloat16", lambda device: False)
     assert fitted(tmp_path, config, tracker=after).fit.precision == "bf16"
     assert before.tag_values == after.tag_values == {
         "precision": "bf16", "device": "cpu", "threads": str(torch.get_num_threads())
@@ -307,7 +307,7 @@ def test_a_checkpoint_from_before_an_option_was_there_goes_on(tmp_path):
     """Without the option, training went as it goes with the option's default; another value is another training."""
     fitted(tmp_path, config_of(epoch=1))
     checkpoint = torch.load(tmp_path / LAST, weights_only=True)
-    del checkpoint[s2.training.IDENTITY]["config"]["split"]["test_share"]
+    del checkpoint[rna_s2.s2.training.IDENTITY]["config"]["split"]["test_share"]
     torch.save(checkpoint, tmp_path / LAST)
     other = config_of(epoch=2).model_copy(update={"split": SplitConfig(by="order", train_share=0.7, test_share=0.1)})
     with pytest.raises(UserError, match="another config"):
@@ -565,7 +565,7 @@ def test_an_empty_test_part_is_refused():
 
 
 def test_the_module_takes_the_optimiser_from_the_config():
-    module = s2.training.S2Module(config_of(lr=0.5, betas=(0.1, 0.2)), random_dataset(COUNTS), 0)
+    module = rna_s2.s2.training.S2Module(config_of(lr=0.5, betas=(0.1, 0.2)), random_dataset(COUNTS), 0)
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Adam)
     assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (0.5, (0.1, 0.2))
@@ -597,8 +597,8 @@ def test_smaller_shares_of_the_rows_are_parts_of_larger_ones(tmp_path, monkeypat
     assert set(drawn_share(rows, 0.1, 6)) != set(tenth)
     assert len(drawn_share(rows[:3], 0.1, 5)) == 1
     seen = []
-    real = s2.training.EpochBatches
-    monkeypatch.setattr(s2.training, "EpochBatches", lambda data, rows, **more: seen.append(rows) or real(data, rows, **more))
+    real = rna_s2.s2.training.EpochBatches
+    monkeypatch.setattr(rna_s2.s2.training, "EpochBatches", lambda data, rows, **more: seen.append(rows) or real(data, rows, **more))
     fitted(tmp_path, config_of(epoch=1, row_share=0.4))
     ((used,),) = [seen]
     assert len(used) == math.ceil(0.4 * len(split_rows(random_dataset(COUNTS, signal=0.8), config_of().split, 3)[0]))

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxtables.read import read_table
-from boxtables.sensitivity import box_sensitivity
-from entry.errors import UserError
-from entry.files import file_digest
-from entry.tracker import MemoryTracker
-from pipeline.config import SAMPLE
-from pipeline.make_sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, main, run_sample
-from pruning.rules import REFERENCE_RULES, prune
-from rna.boxes import keys
-from rna.formats import format_fasta, read_fasta
-from s1.model import WEIGHTS_FILE, load_network
-from s1.propose_main import SHIPPED_NETWORK, TRAINED_NETWORK
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.sensitivity import box_sensitivity
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import file_digest
+from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, TRAINED_NETWORK
+from rna_s2.pipeline.sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, main, run_sample
+from rna_s2.pipeline.train_config import SAMPLE
+from rna_s2.pruning.rules import REFERENCE_RULES, prune
+from rna_s2.rna.boxes import keys
+from rna_s2.rna.formats import format_fasta, read_fasta
+from rna_s2.s1.model import WEIGHTS_FILE, load_network
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSCRIPTS = ROOT / "data" / "transcripts.fa.gz"

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from boxtables.read import table_from_frame
-from entry.errors import UserError
-from s2.batches import make_batch
-from s2.build import build_network
-from s2.config import NetworkConfig
-from s2.features import encode_boxes
-from s2.network import BoxNetwork
-from s2.scorer import MODEL_FILE, WEIGHTS_FILE, ModelCard, Scorer
+from rna_s2.boxtables.read import table_from_frame
+from rna_s2.options.errors import UserError
+from rna_s2.s2.batches import make_batch
+from rna_s2.s2.build import build_network
+from rna_s2.s2.config import NetworkConfig
+from rna_s2.s2.features import encode_boxes
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.scorer import MODEL_FILE, WEIGHTS_FILE, ModelCard, Scorer
 
 CONFIG = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4, lstm_hid=3, lstm_layer=1)
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxtables.read import read_table
-from entry.errors import UserError, run_command
-from entry.tracker import MemoryTracker
-from rna.boxes import HLOOP, STEM
-from rna.formats import Sequence, Structure
-from rna.pairs import as_pairs, from_dot_bracket, loop_boxes
-from s1 import segments_main
-from s1.folding import FOLD_CHUNK, Folded, fold, fold_all
-from s1.segments import (
+from rna_s2.boxtables.read import read_table
+from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.pipeline import segments_file as segments_main
+from rna_s2.rna.boxes import HLOOP, STEM
+from rna_s2.rna.formats import Sequence, Structure
+from rna_s2.rna.pairs import as_pairs, from_dot_bracket, loop_boxes
+from rna_s2.s1.folding import FOLD_CHUNK, Folded, fold, fold_all
+from rna_s2.s1.segments import (
     LOW_FREQUENCY,
     NO_STRUCTURE,
     OVER_LIMIT,

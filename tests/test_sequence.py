@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rna.sequence import (
+from rna_s2.rna.sequence import (
     CAN_PAIR,
     ILLEGAL,
     can_pair,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rna.pairs import from_dot_bracket
-from structures.compare import Comparison, compare, compare_many
+from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.structures.compare import Comparison, compare, compare_many
 from tests.structure_reference import comparison
 
 

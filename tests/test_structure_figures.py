@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boxtables.read import read_table
-from boxtables.write import write_table
-from pipeline.prepare import Prepared
-from pipeline.structure_figures import boxes_of, structure_figures, target_pairs
-from rna.boxes import keys
-from s2.config import FeatureConfig
-from s2.features import featurize
-from s2.training import Evaluation, evaluation
-from s2.views import view
-from structures.candidates import DecodeOptions
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.write import write_table
+from rna_s2.pipeline.prepare import Prepared
+from rna_s2.pipeline.structure_metrics import boxes_of, structure_figures, target_pairs
+from rna_s2.rna.boxes import keys
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.features import featurize
+from rna_s2.s2.training import Evaluation, evaluation
+from rna_s2.s2.views import view
+from rna_s2.structures.candidates import DecodeOptions
 from tests.reference import table_of
 
 

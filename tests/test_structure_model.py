@@ -16,15 +16,15 @@ import yaml
 from chain_models import EVERY_CELL, saved_models, small_models
 from test_s2_model import post, wait_for
 
-from entry.errors import UserError
-from pipeline.chain import predict
-from pipeline.frames import predict_frame
-from pipeline.open_models import ModelOptions, open_models
-from pipeline.register_structure_model import EXAMPLE, RegisterOptions, run_register
-from rna import formats
-from rna.pairs import from_dot_bracket
-from tracking.client import open_client
-from tracking.models import STRUCTURE_MODEL, model_folder
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.frames import predict_frame
+from rna_s2.pipeline.open_models import ModelOptions, open_models
+from rna_s2.pipeline.register_model import EXAMPLE, RegisterOptions, run_register
+from rna_s2.pipeline.structure_prediction import predict
+from rna_s2.rna import formats
+from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.tracking.client import open_client
+from rna_s2.tracking.models import STRUCTURE_MODEL, model_folder
 
 SEQUENCES = ["GGGCGCAAGCCCAGGCUUUUGCCUA", "gcgcuuuugcgcauagcggaaaccgc", "A"]
 OPENAPI = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"

@@ -16,14 +16,14 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from boxtables.read import read_table
-from boxtables.write import write_table
-from entry.errors import UserError
-from entry.options import load_yaml, validate
-from pipeline.config import SAMPLE
-from pipeline.study import NOTEBOOKS, main
-from pipeline.study_config import StudyConfig, resolve
-from tracking.studies import find_children, newest_study, study_table
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.write import write_table
+from rna_s2.options.base import load_yaml, validate
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.study import NOTEBOOKS, main
+from rna_s2.pipeline.study_config import StudyConfig, resolve
+from rna_s2.pipeline.train_config import SAMPLE
+from rna_s2.tracking.studies import find_children, newest_study, study_table
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ROOT / "configs" / "study_baseline.yaml"
@@ -110,8 +110,8 @@ def test_a_study_keeps_its_runs_tables_and_report_and_runs_nothing_twice(trackin
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page), "the page loads nothing from the network"
     assert "application/vnd.jupyter.stderr" not in re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL), "no warnings"
 
-    monkeypatch.setattr("pipeline.study.work", lambda *a: pytest.fail("is run again"))
-    monkeypatch.setattr("pipeline.study.NOTEBOOKS", {})
+    monkeypatch.setattr("rna_s2.pipeline.study.work", lambda *a: pytest.fail("is run again"))
+    monkeypatch.setattr("rna_s2.pipeline.study.NOTEBOOKS", {})
     again = main(arguments(suite, sliced))
     assert again.started == 0 and again.runs == report.runs and again.run_id != report.run_id
     assert children_of(again.run_id) == children, "the newest parent has the children"
@@ -120,8 +120,8 @@ def test_a_study_keeps_its_runs_tables_and_report_and_runs_nothing_twice(trackin
 
 KILLED_IN_THE_SECOND_RUN = """
 import os, signal, sys
-from pipeline.study import main
-from s2.training import S2Module
+from rna_s2.pipeline.study import main
+from rna_s2.s2.training import S2Module
 real = S2Module.training_step
 def step(self, batch, index):
     if "type_stem" not in self.identity["features"] and self.current_epoch == 1:

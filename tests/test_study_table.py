@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.study_config import StudyVariant
-from pipeline.study_table import FIGURES, answer, interval, markdown, row_difference, summary, t_half_width
+from rna_s2.pipeline.study_config import StudyVariant
+from rna_s2.reports.study_table import FIGURES, answer, interval, markdown, row_difference, summary, t_half_width
 
 
 def test_the_t_interval_of_three_values():

@@ -21,21 +21,21 @@ import yaml
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-import pipeline.prepare
-import pipeline.train
-import tracking.runs
-from boxtables.read import read_table
-from boxtables.write import write_table
-from entry.errors import UserError, run_command
-from fitting.loop import BEST, LAST, alone
-from pipeline.config import SAMPLE, DataConfig, TrainConfig
-from pipeline.pictures import mean_roc
-from pipeline.prepare import encoded_dataset, pruned_table
-from pipeline.train import _with_config, main
-from pruning.rules import PruningRules
-from s2.config import FeatureConfig
-from s2.training import Evaluation, S2Module
-from tracking.resend import resend
+import rna_s2.pipeline.prepare
+import rna_s2.pipeline.train_s2
+import rna_s2.tracking.runs
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.write import write_table
+from rna_s2.fitting.loop import BEST, LAST, alone
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.pipeline.prepare import encoded_dataset, pruned_table
+from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig
+from rna_s2.pipeline.train_s2 import _with_config, main
+from rna_s2.pruning.rules import PruningRules
+from rna_s2.reports.pictures import mean_roc
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.training import Evaluation, S2Module
+from rna_s2.tracking.resend import resend
 
 ROOT = Path(__file__).resolve().parents[1]
 DEBUG = ROOT / "configs" / "debug.yaml"
@@ -124,7 +124,7 @@ def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
 def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):
     first = main(arguments(sliced))
     for step in ("prune", "featurize"):
-        monkeypatch.setattr(f"pipeline.prepare.{step}", lambda *a, **k: pytest.fail("is made again"))
+        monkeypatch.setattr(f"rna_s2.pipeline.prepare.{step}", lambda *a, **k: pytest.fail("is made again"))
     second = main(arguments(sliced))
     assert first.run_id != second.run_id and first.prepared.data.digest == second.prepared.data.digest
     assert figures(first.run_id) == figures(second.run_id)
@@ -142,8 +142,8 @@ def test_a_cached_table_does_not_let_rejects_pass(tracking_uri, sliced):
 
 KILLED_IN_EPOCH_1 = """
 import os, signal, sys
-from pipeline.train import main
-from s2.training import S2Module
+from rna_s2.pipeline.train_s2 import main
+from rna_s2.s2.training import S2Module
 real = S2Module.training_step
 def step(self, batch, index):
     if self.current_epoch == 1 and index == 2:
@@ -217,7 +217,7 @@ def test_a_finished_run_is_gone_on_with_only_for_more_epochs(tracking_uri, slice
 
 def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkeypatch, capsys):
     whole = main(arguments(sliced, "--registered_name", "tiny"))
-    real, away = tracking.runs.perform, "connection refused"
+    real, away = rna_s2.tracking.runs.perform, "connection refused"
 
     def perform(client, run_id, action):
         if action["action"] == "metrics":
@@ -228,8 +228,8 @@ def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkey
         raise UserError(away)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking.runs, "perform", perform)
-        patch.setattr(pipeline.train, "log_model", logged)
+        patch.setattr(rna_s2.tracking.runs, "perform", perform)
+        patch.setattr(rna_s2.pipeline.train_s2, "log_model", logged)
         said = error_of(capsys, *arguments(sliced, "--registered_name", "tiny"))
     run_id = re.search(r"connection refused; the training itself is done .* resume=(\w+) logs the model", said)[1]
     resumed = main(["--resume", run_id])
@@ -249,14 +249,14 @@ def test_a_run_is_trained_by_one_process_at_a_time(tracking_uri, sliced, capsys)
 
 
 def test_of_several_processes_one_encodes_a_dataset(tracking_uri, sliced, monkeypatch):
-    calls, real = [], pipeline.prepare.featurize
+    calls, real = [], rna_s2.pipeline.prepare.featurize
 
     def slow(*args, **kwargs):
         calls.append(None)
         time.sleep(0.3)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline.prepare, "featurize", slow)
+    monkeypatch.setattr(rna_s2.pipeline.prepare, "featurize", slow)
     data = DataConfig(in_file=str(sliced))
     pruned, _ = pruned_table(data, PruningRules())
     with ThreadPoolExecutor(3) as pool:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boxtables.read import read_table
-from boxtables.unpickle import STAND_INS, read_pickled_frame
-from entry.errors import UserError
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.unpickle import STAND_INS, read_pickled_frame
+from rna_s2.options.errors import UserError
 
 BASE = {
     "seq": ["GGGAAACCC", "ACGU"],
@@ -140,7 +140,7 @@ def stack_global(module: str, name: str) -> bytes:
         (b"(cos\nsystem\nS'true'\no.", "os.system"),
         (b"\x80\x04" + stack_global("pandas", "DataFrame.eval") + b")R.", "DataFrame.eval"),
         (b"\x80\x04" + stack_global("numpy", "dtype.__class__") + b")R.", "dtype.__class__"),
-        (b"\x80\x04" + stack_global("boxtables.unpickle", "read_pickled_frame") + b")R.", "read_pickled_frame"),
+        (b"\x80\x04" + stack_global("rna_s2.boxtables.unpickle", "read_pickled_frame") + b")R.", "read_pickled_frame"),
         (b"\x80\x02ccopyreg\n_reconstructor\n(cpandas\nDataFrame\nNN\x74R.", "copyreg._reconstructor|copy_reg"),
     ],
 )
@@ -215,7 +215,7 @@ def test_states_set_on_functions_and_classes_change_nothing() -> None:
 def test_no_stand_in_is_a_live_function_or_class_of_another_package() -> None:
     for name, stand_in in STAND_INS.items():
         kind = stand_in if isinstance(stand_in, type) else type(stand_in)
-        assert stand_in is None or kind.__module__ == "boxtables.unpickle", name
+        assert stand_in is None or kind.__module__ == "rna_s2.boxtables.unpickle", name
         assert stand_in not in vars(builtins).values() or stand_in is None
 
 

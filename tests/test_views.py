@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from s2_data import random_dataset
 from test_scorer import frame
 
-from boxtables.read import table_from_frame
-from entry.errors import UserError
-from pipeline.config import TrainConfig
-from s2.batches import make_batch
-from s2.config import FeatureConfig, NetworkConfig
-from s2.features import encode_boxes
-from s2.network import BoxNetwork
-from s2.scorer import Scorer
-from s2.views import column_names, view, with_columns, with_shuffled_bases
+from rna_s2.boxtables.read import table_from_frame
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.train_config import TrainConfig
+from rna_s2.s2.batches import make_batch
+from rna_s2.s2.config import FeatureConfig, NetworkConfig
+from rna_s2.s2.features import encode_boxes
+from rna_s2.s2.network import BoxNetwork
+from rna_s2.s2.scorer import Scorer
+from rna_s2.s2.views import column_names, view, with_columns, with_shuffled_bases
 
 COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 1, 1)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from boxtables.read import read_table
-from pruning.rules import REFERENCE_RULES, PruningRules, prune
-from s2.dataset import Kind
+from rna_s2.boxtables.read import read_table
+from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
+from rna_s2.s2.dataset import Kind
 from tests import test_features, test_pruning
 
 TABLE = (

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from entry.errors import UserError
-from pipeline import workers
-from pipeline.chain import Failure, Prediction
-from pipeline.workers import CELLS_PER_WORKER, predict_on, workers_for
-from rna import formats
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline import parallel_prediction as workers
+from rna_s2.pipeline.parallel_prediction import CELLS_PER_WORKER, predict_on, workers_for
+from rna_s2.pipeline.structure_prediction import Failure, Prediction
+from rna_s2.rna import formats
 from tests.chain_models import EVERY_CELL, small_models
 
 MODELS = small_models()
@@ -71,7 +71,7 @@ def test_processes_are_for_work_that_is_worth_them(monkeypatch):
 FAULTS = """
 import resource, sys
 import numpy as np
-from entry.processes import keep_freed_memory
+from rna_s2.engine.processes import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "kept" else False)
 for _ in range(2):
     [np.ones(20 << 20, np.uint8) for _ in range(4)]

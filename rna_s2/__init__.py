@@ -1,0 +1,1 @@
+"""Two-stage RNA secondary-structure prediction."""

@@ -1,0 +1,162 @@
+"""The command ``compact_s1``: a stage 1 network with fewer hidden channels that says the same."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from rna_s2.engine.tracker import Tracker
+from rna_s2.options.base import Options, parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import file_digest
+from rna_s2.pipeline.propose_file import TRAINED_NETWORK, network_folder
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.rna.sequence import encode_many
+from rna_s2.s1.compact import ON, Difference, compacted, difference
+from rna_s2.s1.model import WEIGHTS_FILE, check_network_folder, load_network, save_network
+from rna_s2.s1.network import ProposalNetwork, weight_count
+from rna_s2.s1.synthetic import random_transcripts
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "compact_s1"
+
+
+class CompactOptions(Options):
+    """Which network to make smaller, and on what it must say the same."""
+
+    model: str = Field(TRAINED_NETWORK, min_length=1, description="folder of a trained network, or models:/NAME")
+    out_dir: str = Field(description="folder to write the smaller network and its card to")
+    tolerance: float = Field(
+        3e-4, ge=0, lt=1, description="what may be lost in a block, as a share of the residual stream's variance behind it"
+    )
+    n_sequences: int = Field(64, ge=1, description="random sequences on which it must say the same, and as many to compare on")
+    length: int = Field(100, ge=10, description="bases of each; memory grows with its square")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sequences")
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
+
+
+OPTIONS = CompactOptions
+OVERRIDES = None
+CONFIG_OPTION = None
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """The smaller network, and how far its answers on other sequences are from the larger one's."""
+
+    network: ProposalNetwork
+    difference: Difference
+
+
+def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
+    """Make a network smaller, write it, and tell the tracker.
+
+    Raises:
+        UserError: the network or the folder cannot be used, or memory is out.
+    """
+    _check_paths(options)
+    tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    with network_folder(options.model) as folder:
+        network, about = load_network(folder)
+        digest = file_digest(folder / WEIGHTS_FILE)
+    sequences = random_transcripts(2 * options.n_sequences, options.length, options.seed)
+    codes = encode_many(sequences)[0].reshape(2, options.n_sequences, options.length)
+    try:
+        smaller = compacted(network, codes[0], options.tolerance)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise UserError("the sequences' maps do not fit into memory; give a smaller n_sequences or length") from error
+    found = difference(network, smaller, codes[1])
+    figures = _figures(network, smaller, found)
+    described = {
+        "config": options.model_dump(mode="json", exclude={"experiment", "out_dir"}), "from_digest": digest,
+        "from": {name: about[name] for name in ("excluded", "data_digest", "epochs") if name in about},
+        "figures": {name: value if math.isfinite(value) else None for name, value in figures.items()},
+    }
+    save_network(smaller, options.out_dir, described, compact_card(options, smaller, described))
+    tracker.tags({"digest.model": digest, "digest.out_dir": file_digest(Path(options.out_dir) / WEIGHTS_FILE)})
+    tracker.metrics(figures)
+    tracker.artifact(Path(options.out_dir))
+    logger.info(
+        "%s: %.0f weights of %.0f, hidden channels %s; p_on differs by %.4f on average where it exceeds %g",
+        options.out_dir, figures["weights"], figures["weights_before"], smaller.config.hidden,
+        np.nansum(found.p_on * found.cells) / max(found.cells.sum(), 1), ON,
+    )
+    return CompactReport(smaller, found)
+
+
+def _check_paths(options: CompactOptions) -> None:
+    if os.path.realpath(options.out_dir) == os.path.realpath(options.model):
+        raise UserError(f"{options.out_dir}: is both model and out_dir; choose another out_dir")
+    check_network_folder(options.out_dir)
+
+
+def _figures(network: ProposalNetwork, smaller: ProposalNetwork, found: Difference) -> dict[str, float]:
+    figures: dict[str, float] = {"weights_before": weight_count(network), "weights": weight_count(smaller)}
+    for name, cells, p_on, same in zip(BOX_TYPES, found.cells, found.p_on, found.same_box, strict=True):
+        figures |= {f"cells_{name}": float(cells), f"p_on_difference_{name}": float(p_on), f"same_box_{name}": float(same)}
+    return figures
+
+
+def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mapping[str, Any]) -> str:
+    """The card of the smaller network, as Markdown."""
+    figures = about["figures"]
+    command = ["python", "-m", "rna_s2.pipeline.compact_network"]
+    for name in CompactOptions.model_fields:
+        value = getattr(options, name)
+        if name == "out_dir" or (name != "experiment" and value != CompactOptions.model_fields[name].default):
+            command += [f"--{name}", str(value)]
+    lines = [
+        "# Stage 1 network, compact",
+        "",
+        f"The network in `{options.model}` (weights SHA-256 `{about['from_digest']}`) with fewer hidden channels: "
+        f"{figures['weights']:,.0f} weights of {figures['weights_before']:,.0f}. Hidden channels by block: "
+        f"{', '.join(map(str, network.config.hidden_of_blocks))}. How that network was trained stands in its own card; nothing "
+        "was trained here. `model.json` describes it, `weights.safetensors` holds the weights; nothing is executed to load "
+        "them. This page was written by the command:",
+        "",
+        "```",
+        shlex.join(command),
+        "```",
+        "",
+        f"Channels were chosen on {options.n_sequences} random sequences of {options.length} bases. On as many others, at the "
+        f"cells where the larger network's p_on exceeds {ON:g}:",
+        "",
+        "| type | cells | mean difference of p_on | likeliest location and size the same |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {figures[f'cells_{name}']:,.0f} | {_shown(figures[f'p_on_difference_{name}'], 4)} | "
+            f"{_shown(figures[f'same_box_{name}'], 3)} |"
+            for name in BOX_TYPES
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def main(argv: Sequence[str] | None = None) -> CompactReport:
+    """The command."""
+    options = parse(OPTIONS, argv, command=COMMAND, description="Make a stage 1 network smaller that says the same.")
+    _check_paths(options)
+    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
+
+    with start_run(COMMAND, f"{COMMAND} {Path(options.out_dir).name}", experiment=options.experiment) as tracker:
+        return run_compact(options, tracker)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,60 @@
+"""The chain from DataFrame to DataFrame, as it is served."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from rna_s2.boxtables.schema import is_missing
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, predict_each
+from rna_s2.rna import formats
+from rna_s2.rna.boxes import BOX_TYPES
+
+
+def predict_frame(frame: pd.DataFrame, models: Models, options: ChainOptions) -> pd.DataFrame:
+    """Structures of the sequences of a frame.
+
+    Args:
+        frame: column ``sequence``, and optionally ``name``; a row without a name is called by its number, from 0.
+
+    Returns:
+        A frame with the same index: ``name``; ``structure`` (dot-bracket); ``free_energy`` in kcal/mol, None where the
+        structure has none; ``confidence`` 0..1; ``boxes``: a list of dicts with type, bb_x, bb_y, siz_x, siz_y,
+        probability and chosen.
+
+    Raises:
+        UserError: a sequence is no text, is empty, has a character outside the alphabet, or cannot be predicted; says
+            which row.
+    """
+    if "sequence" not in frame.columns:
+        raise UserError(f"the input has no column 'sequence' (its columns are {', '.join(map(str, frame.columns))})")
+    names = frame["name"].tolist() if "name" in frame.columns else [None] * len(frame)
+    records = []
+    for row, (name, seq) in enumerate(zip(names, frame["sequence"].tolist(), strict=True)):
+        if not isinstance(seq, str):
+            raise UserError(f"row {row}: sequence must be a text, got {seq!r}")
+        records.append(formats.Sequence(str(row) if is_missing(name) else str(name), "".join(seq.split())))
+    rows = []
+    for row, result in enumerate(predict_each(records, models, options)):
+        if isinstance(result, Failure):
+            raise UserError(f"row {row}: {result.reason}")
+        rows.append(prediction_row(result))
+    columns = ["name", "structure", "free_energy", "confidence", "boxes"]
+    out = pd.DataFrame(rows, columns=columns, index=frame.index)
+    out["free_energy"] = out["free_energy"].astype(object)
+    return out
+
+
+def prediction_row(prediction: Prediction) -> tuple[str, str, float | None, float, list[dict]]:
+    """Name, structure, free energy, confidence and boxes of the best structure, as plain values."""
+    best, boxes = prediction.best, prediction.boxes
+    keys = ("type", "bb_x", "bb_y", "siz_x", "siz_y", "probability", "chosen")
+    columns = (
+        [BOX_TYPES[code] for code in boxes.type], boxes.bb_x.tolist(), boxes.bb_y.tolist(), boxes.siz_x.tolist(),
+        boxes.siz_y.tolist(), prediction.probability.tolist(), prediction.chosen.tolist(),
+    )
+    dicts = [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
+    energy = None if math.isnan(best.energy) else best.energy
+    return prediction.name, prediction.dot_bracket(), energy, best.confidence, dicts

@@ -1,0 +1,107 @@
+"""The chain on several processes: chunks of sequences go out, predictions come back in the order of the sequences."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+import torch
+
+from rna_s2.engine.processes import default_workers, end_with_parent, interrupts_ignored, keep_freed_memory
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, chunks, predict_each
+from rna_s2.rna import formats
+
+CELLS_PER_WORKER = 2_000_000
+"""Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""
+
+MOST_ON_CUDA = 8
+"""Processes that share a CUDA device unless more are asked for: each has a CUDA context and both networks there."""
+
+CHUNKS_PER_WORKER = 4
+"""Chunks that each process is given at least, so that all end at about the same time."""
+
+LARGEST_CHUNK = 16
+"""Sequences that a process is given at a time, at most, for the same reason; more together are not faster."""
+
+_Answer = tuple[list[Prediction | Failure], dict[str, float]]
+
+
+def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: torch.device) -> int:
+    """How many processes: as asked for, at most one per sequence; or with 0 as many as there are cores and enough work, on a
+    CUDA device at most :data:`MOST_ON_CUDA`."""
+    if workers:
+        return min(workers, max(len(sequences), 1))
+    cells = sum(len(record.seq) ** 2 for record in sequences)
+    most = min(default_workers(), MOST_ON_CUDA) if device.type == "cuda" else default_workers()
+    return max(1, min(most, cells // CELLS_PER_WORKER))
+
+
+def predict_on(
+    workers: int, sequences: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+) -> Iterator[Prediction | Failure]:
+    """:func:`rna_s2.pipeline.structure_prediction.predict_each` on so many processes, of one thread each where there is more than one.
+
+    A few chunks are under way at a time, so that memory does not grow with the number of sequences.
+
+    Args:
+        workers: processes.
+        sequences: names and bases.
+        models: the two stages; each process has a copy.
+        options: how sequences become structures.
+        seconds: collects the wall seconds of ``proposals``, ``scores`` and ``decoding``, summed over processes.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    if workers <= 1:
+        yield from predict_each(sequences, models, options, seconds)
+        return
+    most = max(1, min(options.chunk, LARGEST_CHUNK, -(-len(sequences) // (CHUNKS_PER_WORKER * workers))))
+    parts = chunks(sequences, most)
+    waiting: deque[Future[_Answer]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
+    try:
+        for part in parts:
+            with interrupts_ignored():  # inherited by the processes that this starts, until they are ready (_start)
+                waiting.append(pool.submit(_predict, part))
+            if len(waiting) > 2 * workers:
+                yield from _collected(waiting.popleft(), seconds)
+        while waiting:
+            yield from _collected(waiting.popleft(), seconds)
+    except BrokenProcessPool as error:
+        raise UserError("a worker process was killed (for want of memory?); take fewer workers, or a smaller chunk") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collected(answer: Future[_Answer], seconds: dict[str, float]) -> list[Prediction | Failure]:
+    results, spent = answer.result()
+    for name, value in spent.items():
+        seconds[name] = seconds.get(name, 0.0) + value
+    return results
+
+
+_of_process: tuple[Models, ChainOptions] | None = None
+"""What a worker process works with."""
+
+
+def _start(models: Models, options: ChainOptions) -> None:
+    global _of_process
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
+    end_with_parent()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    _of_process = models, options
+    gc.freeze()  # the garbage collector need not look through all that was imported, again and again
+
+
+def _predict(part: list[formats.Sequence]) -> _Answer:
+    assert _of_process is not None
+    seconds: dict[str, float] = {}
+    return list(predict_each(part, *_of_process, seconds)), seconds

@@ -1,0 +1,383 @@
+"""Entry point ``predict``: from a FASTA file to secondary structures, drawings, and a page that shows them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+from tqdm import tqdm
+
+from rna_s2.engine.processes import keep_freed_memory
+from rna_s2.engine.tracker import Tracker, timed
+from rna_s2.fitting.devices import chosen_device
+from rna_s2.options.base import parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import atomic_path, check_folder, file_digest
+from rna_s2.pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
+from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
+from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, predict
+from rna_s2.reports.drawings import map_svg, structure_svg
+from rna_s2.reports.page import Page
+from rna_s2.rna import formats
+from rna_s2.rna.boxes import BOX_TYPES
+
+__all__ = ["PredictOptions", "main", "predict", "run_predict"]
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "predict"
+CONFIG_OPTION = "config"
+OVERRIDES = {
+    "sequences": "sequences",
+    "out_dir": "out_dir",
+    **MODEL_OVERRIDES,
+    "k": "chain.k",
+    "chunk": "chain.chunk",
+    "workers": "workers",
+    "drawings": "drawings",
+    "ct": "ct",
+    "bpseq": "bpseq",
+    "experiment": "experiment",
+}
+
+STRUCTURES, ALTERNATIVES, FAILURES, PAGE = "structures.fa", "alternatives.csv", "failures.csv", "index.html"
+BOXES, BASE_PAIRS, ABOUT = "boxes.parquet", "base_pairs.parquet", "prediction.json"
+DRAWINGS, MAPS, CT, BPSEQ = "svg", "map", "ct", "bpseq"
+WRITTEN = {STRUCTURES, ALTERNATIVES, FAILURES, PAGE, BOXES, BASE_PAIRS, ABOUT, DRAWINGS, MAPS, CT, BPSEQ}
+"""All names that a prediction's folder may hold."""
+
+FORMAT = "rna-s2 prediction, version 1"
+
+BOX_SCHEMA = pa.schema([
+    ("name", pa.string()), ("type", pa.string()), *((c, pa.int32()) for c in ("bb_x", "bb_y", "siz_x", "siz_y")),
+    ("probability", pa.float64()), ("chosen", pa.bool_()),
+])
+PAIR_SCHEMA = pa.schema([("name", pa.string()), ("i", pa.int32()), ("j", pa.int32()), ("probability", pa.float64())])
+ROWS_AT_A_TIME = 100_000
+"""Rows of a Parquet file that are held back, to be written together."""
+
+_TYPE_NAMES = np.array(BOX_TYPES, object)
+
+FILE_NAME_LENGTH = 100
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices."""
+
+
+class PredictOptions(ModelOptions):
+    """What to predict, with which models, and what to write."""
+
+    sequences: str = Field(description="FASTA file, plain or gzip")
+    out_dir: str = Field(description="folder to write; an earlier prediction there is replaced")
+    drawings: int = Field(
+        200, ge=0, description="sequences that are drawn and shown on the page, at most: the first ones; 0 draws none"
+    )
+    ct: bool = Field(False, description="write each structure as a CT file as well")
+    bpseq: bool = Field(False, description="write each structure as a BPSEQ file as well")
+    workers: int = Field(
+        0, ge=0, description="processes to predict on, of one thread each; 1: this one with all threads; 0: one per core where"
+        " there is work for them; the result does not depend on it"
+    )
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
+
+
+OPTIONS = PredictOptions
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """What the command made.
+
+    Attributes:
+        folder: where it is.
+        predicted: sequences with a structure.
+        failures: names and reasons of the others.
+        seconds: wall seconds of reading, of the whole prediction with writing and drawing, of these two; and the seconds of
+            each part of the prediction, summed over processes.
+        boxes_left_out: proposals beyond ``max_boxes``, which stage 2 did not see.
+    """
+
+    folder: Path
+    predicted: int
+    failures: list[Failure]
+    seconds: dict[str, float]
+    boxes_left_out: int = 0
+
+
+class FileNames:
+    """File names made of sequence names: safe on every system, and each given once, whatever its case."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """A name of letters, digits and ``._+-``, at most :data:`FILE_NAME_LENGTH` long, that was not given before."""
+        safe = _UNSAFE.sub("_", name).strip("._")[:FILE_NAME_LENGTH] or "sequence"
+        if _RESERVED.fullmatch(safe):
+            safe = f"_{safe}"
+        unique, number = safe, 1
+        while unique.lower() in self._given:
+            number += 1
+            unique = f"{safe[: FILE_NAME_LENGTH - len(str(number)) - 1]}_{number}"
+        self._given.add(unique.lower())
+        return unique
+
+
+class _ParquetRows:
+    """A Parquet file that is written a part at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self.schema = schema
+        self.names: list[str] = []
+        self.waiting: list[Sequence[np.ndarray]] = []
+        self.rows = 0
+
+    def add(self, name: str, columns: Sequence[np.ndarray]) -> None:
+        """The rows of one sequence: its name, and an array for each other column of the schema."""
+        self.names.append(name)
+        self.waiting.append(columns)
+        self.rows += len(columns[0])
+        if self.rows >= ROWS_AT_A_TIME:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            columns = [np.concatenate(parts) for parts in zip(*self.waiting, strict=True)]
+            names = np.repeat(np.array(self.names, object), [len(first) for first, *_ in self.waiting])
+            arrays = [pa.array(values, f.type) for values, f in zip([names, *columns], self.schema, strict=True)]
+            self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
+        self.names, self.waiting, self.rows = [], [], 0
+
+    def close(self) -> None:
+        self.flush()
+        self.writer.close()
+
+
+class Writer:
+    """Writes predictions to a folder as they come.
+
+    Args:
+        folder: an empty folder.
+        title: of the page.
+        options: what is written beside what always is.
+    """
+
+    def __init__(self, folder: Path, title: str, options: PredictOptions, stack: ExitStack) -> None:
+        self.folder = folder
+        self.options = options
+        self.names = FileNames()
+        self.page = Page(title, options.drawings)
+        self.predicted = 0
+        self.failures: list[Failure] = []
+        self.boxes_left_out = 0
+        self.structures = stack.enter_context((folder / STRUCTURES).open("w", encoding="utf-8"))
+        self.rejects = csv.writer(stack.enter_context((folder / FAILURES).open("w", encoding="utf-8", newline="")))
+        self.rejects.writerow(["name", "line", "reason"])
+        self.alternatives = None
+        if options.chain.k > 1:
+            stream = stack.enter_context((folder / ALTERNATIVES).open("w", encoding="utf-8", newline=""))
+            self.alternatives = csv.writer(stream)
+            self.alternatives.writerow(["name", "rank", "structure", "free_energy", "score", "confidence"])
+        self.boxes = _ParquetRows(folder / BOXES, BOX_SCHEMA)
+        stack.callback(self.boxes.close)
+        self.pairs = _ParquetRows(folder / BASE_PAIRS, PAIR_SCHEMA)
+        stack.callback(self.pairs.close)
+
+    def add(self, prediction: Prediction) -> None:
+        """Write all about one sequence."""
+        best, boxes, pairing = prediction.best, prediction.boxes, prediction.pairing
+        self.predicted += 1
+        self.boxes_left_out += prediction.boxes_left_out
+        if prediction.boxes_left_out:
+            logger.warning(
+                "'%s': %d of its %d proposals were not scored, those stage 1 is least sure of (max_boxes %d)", prediction.name,
+                prediction.boxes_left_out, prediction.boxes_left_out + len(boxes), self.options.chain.max_boxes,
+            )
+        self.structures.write(structure_text(prediction))
+        self.boxes.add(prediction.name, (
+            _TYPE_NAMES[boxes.type], boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
+        ))
+        self.pairs.add(prediction.name, (pairing.i, pairing.j, pairing.p))
+        if self.alternatives:
+            self.alternatives.writerows(
+                [prediction.name, rank, prediction.dot_bracket(rank - 1), round(s.energy, 2), round(s.score, 4),
+                 round(s.confidence, 4)]
+                for rank, s in enumerate(prediction.structures, start=1)
+            )
+        file_name = self.names.of(prediction.name)
+        record = formats.Structure(prediction.name, prediction.seq, best.pairs, "", best.energy)
+        if self.options.ct:
+            self._write(CT, f"{file_name}.ct", formats.format_ct([record]))
+        if self.options.bpseq:
+            self._write(BPSEQ, f"{file_name}.bpseq", formats.format_bpseq(record))
+        drawings: list[str] = []
+        if self.page.wants():
+            drawings = [structure_svg(prediction), map_svg(prediction)]
+            for kind, drawing in zip((DRAWINGS, MAPS), drawings, strict=True):
+                self._write(kind, f"{file_name}.svg", drawing)
+        self.page.add(prediction, drawings)
+
+    def fail(self, failure: Failure, line: int | str = "") -> None:
+        """Note a sequence that has no prediction, and the line of the file where it begins, as far as known."""
+        self.failures.append(failure)
+        self.rejects.writerow([failure.name, line, failure.reason])
+        self.page.fail(failure)
+
+    def finish(self, facts: dict[str, str]) -> None:
+        """Write the page and what the prediction is of."""
+        (self.folder / PAGE).write_text(self.page.html(list(facts.items())), encoding="utf-8")
+        about = {"format": FORMAT, **facts}
+        (self.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def _write(self, kind: str, name: str, text: str) -> None:
+        folder = self.folder / kind
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def structure_text(prediction: Prediction) -> str:
+    """Header, sequence and dot-bracket of the best structure, with its free energy (where it has one) and confidence."""
+    best = prediction.best
+    record = formats.Structure(prediction.name, prediction.seq, best.pairs, "", best.energy)
+    header, rest = formats.format_dot_bracket([record]).split("\n", 1)
+    return f"{header} confidence={best.confidence:.3f}\n{rest}"
+
+
+@contextmanager
+def output_folder(path: str) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``path`` when the block ends well.
+
+    Raises:
+        UserError: something stands there that is no earlier prediction, or more than that.
+    """
+    out = check_out_dir(path)
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def check_out_dir(path: str) -> Path:
+    """:func:`rna_s2.options.files.check_folder` of a prediction."""
+    return check_folder(path, "prediction", lambda folder: (folder / ABOUT).is_file(), WRITTEN)
+
+
+def read_records(path: str) -> formats.Sequences:
+    """The records of a FASTA file.
+
+    Raises:
+        UserError: it cannot be read, or holds no record.
+    """
+    try:
+        found = formats.read_fasta(path)
+    except formats.FileError as error:
+        raise UserError(f"{error}; give a FASTA file") from error
+    if not found.records:
+        first = f" (line {found.rejected[0].line}: {found.rejected[0].reason})" if found.rejected else ""
+        raise UserError(f"{path}: has no sequence that can be used{first}; give a FASTA file")
+    return found
+
+
+def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True) -> PredictReport:
+    """Predict the structures of a file's sequences, write the folder, and tell the tracker.
+
+    Raises:
+        UserError: the file, a model or the folder cannot be used, or no sequence could be predicted.
+    """
+    seconds: dict[str, float] = {}
+    with timed(seconds, "read"):
+        found = read_records(options.sequences)
+        digest = file_digest(options.sequences)
+    models, chain = open_models(options)
+    options = options.model_copy(update={"chain": chain})
+    tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    profile = {"records": len(found.records), "rejected": len(found.rejected)}
+    tracker.dataset(Path(options.sequences).name, digest, options.sequences, COMMAND, profile)
+    with output_folder(options.out_dir) as folder:
+        with ExitStack() as stack:
+            writer = Writer(folder, f"Structures of {Path(options.sequences).name}", options, stack)
+            for reject in found.rejected:
+                writer.fail(Failure(reject.name, reject.reason), reject.line)
+            workers = workers_for(found.records, options.workers, chosen_device(chain.inference.device))
+            _predict_all(found.records, workers, models, chain, writer, seconds, progress)
+        with timed(seconds, "write"):
+            writer.finish(_facts(options, writer, digest, seconds))
+    report = PredictReport(Path(options.out_dir), writer.predicted, writer.failures, seconds, writer.boxes_left_out)
+    _log(options, report, tracker)
+    if not report.predicted:
+        raise UserError(
+            f"{options.sequences}: no sequence could be predicted; the reasons are in {report.folder / FAILURES}"
+        )
+    return report
+
+
+def _predict_all(
+    records: Sequence[formats.Sequence], workers: int, models: Models, chain: ChainOptions, writer: Writer,
+    seconds: dict[str, float], progress: bool,
+) -> None:
+    results = predict_on(workers, records, models, chain, seconds)
+    with timed(seconds, "predict"):
+        for result in tqdm(results, desc=COMMAND, unit=" sequences", total=len(records), disable=None if progress else True):
+            with timed(seconds, "write"):
+                (writer.add if isinstance(result, Prediction) else writer.fail)(result)
+
+
+def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[str, float]) -> dict[str, str]:
+    models = {"model": options.model} if options.model else {"stage 1": options.s1_model, "stage 2": options.s2_model}
+    return {
+        "sequences": options.sequences,
+        "SHA-256": digest,
+        **models,
+        "decoder": options.chain.chosen_decoder,
+        "predicted": str(writer.predicted),
+        "left out": str(len(writer.failures)),
+        "proposals beyond max_boxes, not scored": str(writer.boxes_left_out),
+        "seconds": f"{seconds['predict']:.2f}",
+    }
+
+
+def _log(options: PredictOptions, report: PredictReport, tracker: Tracker) -> None:
+    for name in sorted(path.name for path in report.folder.iterdir()):
+        tracker.artifact(report.folder / name)
+    rate = report.predicted / max(report.seconds["predict"], 1e-9)
+    tracker.metrics({
+        "count.predicted": report.predicted,
+        "count.failures": len(report.failures),
+        "count.boxes_left_out": report.boxes_left_out,
+        "sequences_per_second": rate,
+        **{f"seconds.{name}": value for name, value in report.seconds.items()},
+    })
+    for failure in report.failures[:10]:
+        logger.warning("%s: '%s' left out: %s", options.sequences, failure.name, failure.reason)
+    logger.info(
+        "%s: %d structures, %d sequences left out; %.1f sequences per second, drawing and writing included",
+        report.folder, report.predicted, len(report.failures), rate,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> PredictReport:
+    """The command."""
+    options = parse(
+        OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0],
+        overrides=OVERRIDES, config_option=CONFIG_OPTION,
+    )
+    check_out_dir(options.out_dir)
+    keep_freed_memory()
+    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
+
+    with start_run(COMMAND, f"{COMMAND} {Path(options.sequences).name}", experiment=options.experiment) as tracker:
+        return run_predict(options, tracker)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,104 @@
+"""Entry point ``register_structure_model``: both stages and the decoder as one registered model."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+
+from rna_s2.options.base import MODEL_NAME, parse
+from rna_s2.options.errors import run_command
+from rna_s2.pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
+from rna_s2.pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
+from rna_s2.pipeline.structure_prediction import save_chain
+from rna_s2.pipeline.train_config import SAMPLE
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "register_structure_model"
+CONFIG_OPTION = "config"
+OVERRIDES = {
+    **MODEL_OVERRIDES,
+    "registered_name": "registered_name",
+    "known": "known",
+    "max_rows": "max_rows",
+    "seed": "seed",
+    "experiment": "experiment",
+}
+EXAMPLE = pd.DataFrame({
+    "sequence": ["GGGGCUAUAGCUCAGCUGGGAGAGCGCUUGCAUGGCAUGCAAGAGGUCAGCGGUUCGAUCCCGCUUAGCUCCACCA"], "name": ["tRNA-Ala"]
+})
+"""An alanine tRNA of Escherichia coli kept with the model as an example of its input."""
+
+
+class RegisterOptions(ModelOptions):
+    """What to register, and what its figure is measured on."""
+
+    registered_name: str = Field("rna-structure", pattern=MODEL_NAME, description="name in the registry")
+    known: str = Field(
+        SAMPLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
+        " champion, so give the same file each time"
+    )
+    max_rows: int = Field(100, ge=0, description="structures to measure on, drawn at random; 0: all")
+    seed: int = Field(0, ge=0, description="seed of the drawing")
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
+
+
+OPTIONS = RegisterOptions
+
+
+def run_register(options: RegisterOptions):
+    """Measure the model, log it with a run, and register it.
+
+    Returns:
+        the :class:`rna_s2.tracking.registry.LoggedModel`.
+
+    Raises:
+        UserError: a model or the file of known structures cannot be used, or the store cannot be reached.
+    """
+    models, chain = open_models(options)
+    found, digest = read_known(options.known)
+    known = drawn(within(found.records, chain.max_len, options.known), options.max_rows, options.seed)
+    from rna_s2.tracking.models import NETWORK_FOLDER, STRUCTURE_MODEL
+    from rna_s2.tracking.registry import log_model
+    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
+
+    with start_run(COMMAND, f"register {options.registered_name}", experiment=options.experiment) as tracker:
+        tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
+        tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, {"records": len(found.records)})
+        summary = evaluate(known, [own_tool(models, chain)], options.seed).summary
+        row = summary[summary["family"] == ALL].iloc[0]
+        metrics = {figure: float(row[figure]) for figure in FIGURES}
+        tracker.metrics(metrics)
+        about = {
+            "stage 1": options.model or options.s1_model, "stage 2": options.model or options.s2_model,
+            "known": Path(options.known).name, "known_digest": digest, **metrics,
+        }
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / NETWORK_FOLDER
+            save_chain(models, chain, folder, about)
+            model = log_model(
+                tracker, folder, STRUCTURE_MODEL, name=options.registered_name, registered_name=options.registered_name,
+                input_example=EXAMPLE, metrics=metrics, tags={"known_digest": digest},
+            )
+    logger.info(
+        "%s version %s: F1 %.3f on %d structures of %s%s", options.registered_name, model.version, metrics["f1"],
+        len(known), options.known, "; it is the champion now" if model.is_champion else "",
+    )
+    return model
+
+
+def main(argv: Sequence[str] | None = None):
+    """The command."""
+    return run_register(parse(
+        OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0],
+        overrides=OVERRIDES, config_option=CONFIG_OPTION,
+    ))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,246 @@
+"""The command ``segments``: a table of sequences with structures, from transcripts or from known structures."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field, model_validator
+from tqdm import tqdm
+
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
+from rna_s2.engine.processes import default_workers
+from rna_s2.engine.tracker import Tracker, timed
+from rna_s2.options.base import check_outputs, parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import file_digest
+from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.rna.formats import FileError, Rejected, read_fasta, read_structures
+from rna_s2.s1.config import SegmentRule
+from rna_s2.s1.folding import fold_all
+from rna_s2.s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
+
+log = logging.getLogger(__name__)
+
+COMMAND = "segments"
+
+URL_SCHEMES = ("http", "https", "ftp")
+URL_TIMEOUT_SECONDS = 30
+SHOWN_REJECTS = 20
+"""Rejected records that are named one by one in the log; the file of rejects has them all."""
+
+REJECT_COLUMNS = ("name", "line", "start", "length", "reason")
+"""Columns of the file of what was left out: ``line`` is that of a record in the input, ``start`` and ``length`` those
+of a segment in its transcript."""
+
+
+class SegmentsOptions(SegmentRule):
+    """What to make a table of."""
+
+    transcripts: str = Field("", description="FASTA file of transcripts to cut and fold, plain or gzip; a path or URL")
+    structures: str = Field(
+        "", description="file of known structures instead (.dbn, .ct, .bpseq, .csv, each also .gz); a path or URL"
+    )
+    out_file: str = Field(description="the table to write (.parquet, .pkl.gz); a CSV beside it tells what is left out")
+    workers: int = Field(0, ge=0, description="processes to fold on; 0: one per core; the result does not depend on it")
+    experiment: str = Field("rna-s2", description="MLflow experiment of the run")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SegmentsOptions:
+        if bool(self.transcripts) == bool(self.structures):
+            raise ValueError("give either transcripts or structures")
+        return self
+
+
+OPTIONS = SegmentsOptions
+
+
+@dataclass(frozen=True)
+class SegmentsResult:
+    """What the command makes.
+
+    Attributes:
+        table: sequences with targets and without proposals.
+        rejects: everything left out, columns :data:`REJECT_COLUMNS`.
+        counts: how many records were read and rejected, segments cut, left out for each reason, kept; boxes by type.
+        seconds: wall time of each part.
+        digest: SHA-256 of the input file.
+    """
+
+    table: BoxTable
+    rejects: pd.DataFrame
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    digest: str
+
+
+def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsResult:
+    """Make the table; nothing is written.
+
+    Args:
+        options: what to make it of.
+        fetched: where the transcripts or structures lie, where they are a URL that was fetched before.
+
+    Raises:
+        UserError: the input cannot be read or fetched, or nothing is left of it.
+    """
+    source = options.transcripts or options.structures
+    seconds: dict[str, float] = {}
+    with local_copy(source) if fetched is None else contextlib.nullcontext(fetched) as path:
+        with timed(seconds, "read"):
+            digest = file_digest(path)
+            try:
+                records, rejected = (read_fasta if options.transcripts else read_structures)(path)
+            except FileError as error:
+                raise UserError(f"{str(error).replace(str(path), source)}; check the file") from error
+    _say_rejected(source, rejected)
+    if not records:
+        first = f" (line {rejected[0].line}: {rejected[0].reason})" if rejected else ""
+        raise UserError(f"{source}: has no record that can be used{first}")
+    counts = {"records": len(records), "rejected_records": len(rejected)}
+    if options.transcripts:
+        table, left = _folded_table(options, records, counts, seconds)
+    else:
+        with timed(seconds, "decompose"):
+            table, left = structure_table(records, source), []
+        pseudoknot_pairs = table.frame["pseudoknot_pairs"]
+        counts["rows_with_pseudoknot"] = int((pseudoknot_pairs > 0).sum())
+        counts["pairs_out_of_the_boxes"] = int(pseudoknot_pairs.sum())
+    counts["rows"] = table.rows
+    boxes = table.targets.counts().sum(axis=0).tolist()
+    counts |= {f"boxes.{name}": number for name, number in zip(BOX_TYPES, boxes, strict=True)}
+    return SegmentsResult(table, _rejects_frame(rejected, left), counts, seconds, digest)
+
+
+def _folded_table(
+    options: SegmentsOptions, records: list, counts: dict[str, int], seconds: dict[str, float]
+) -> tuple[BoxTable, list[Left]]:
+    """Cut and fold transcripts; adds to the counts and seconds."""
+    rule = CutRule(
+        options.min_len, options.max_len, options.min_step, options.max_step, options.max_per_transcript, options.seed
+    )
+    with timed(seconds, "cut"):
+        cut, left_cutting = cut_segments(records, rule)
+    with timed(seconds, "fold"):
+        progress = partial(tqdm, total=len(cut), desc="fold", unit=" segments", disable=None)
+        folded = fold_all([s.seq for s in cut], options.workers or default_workers(), progress)
+    kept, left_folding = keep_folded(cut, folded, options.min_mfe_freq)
+    left = [*left_cutting, *left_folding]
+    reasons = Counter(entry.reason for entry in left)
+    counts["cut"] = len(cut)
+    counts |= {f"left_out.{reason}": number for reason, number in sorted(reasons.items())}
+    if not kept:
+        why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        raise UserError(f"{options.transcripts}: no segment is left ({why}); lower min_len or min_mfe_freq")
+    with timed(seconds, "decompose"):
+        table = segment_table([cut[n] for n in kept], [folded[n] for n in kept], options.transcripts)
+    return table, left
+
+
+def _say_rejected(source: str, rejected: list[Rejected]) -> None:
+    for entry in rejected[:SHOWN_REJECTS]:
+        log.warning("%s, line %d: record '%s' left out: %s", source, entry.line, entry.name, entry.reason)
+    if len(rejected) > SHOWN_REJECTS:
+        log.warning("%s: %d more records left out", source, len(rejected) - SHOWN_REJECTS)
+
+
+def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
+    rows = [(r.name, r.line, None, None, r.reason) for r in rejected]
+    rows += [(x.name, None, x.start, x.length, x.reason) for x in left]
+    return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
+
+
+@contextlib.contextmanager
+def local_copy(source: str) -> Iterator[Path]:
+    """A local path of ``source``: the path itself, or a temporary file with what a URL holds, kept for the block.
+
+    Raises:
+        UserError: the URL cannot be fetched whole.
+    """
+    address = urllib.parse.urlsplit(source)
+    if address.scheme not in URL_SCHEMES:
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (Path(address.path).name or "download")
+        try:
+            with urllib.request.urlopen(source, timeout=URL_TIMEOUT_SECONDS) as response, path.open("wb") as stream:
+                shutil.copyfileobj(response, stream)
+                promised = response.headers.get("Content-Length")
+        except urllib.error.HTTPError as error:
+            raise UserError(f"{source}: the server answers {error.code} {error.reason}; check the address") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise UserError(f"{source}: cannot be fetched ({reason}); check the address and the connection") from error
+        received = path.stat().st_size
+        if promised is not None and promised.isdigit() and int(promised) != received:
+            raise UserError(f"{source}: the connection broke after {received} of {promised} bytes; try again")
+        yield path
+
+
+def rejects_path(out_file: str | Path) -> Path:
+    """Where the rejects of a table go: beside it, ``NAME.rejects.csv``."""
+    path = Path(out_file)
+    suffix = next(s for s in (PARQUET_SUFFIX, *reversed(PICKLE_SUFFIXES)) if path.name.endswith(s))
+    return path.with_name(f"{path.name.removesuffix(suffix)}.rejects.csv")
+
+
+def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
+    """Make the table, write it with its rejects, and tell the tracker; ``fetched`` as for :func:`segments`."""
+    _check_paths(options)
+    source = options.transcripts or options.structures
+    tracker.params(options.model_dump(exclude={"experiment"}))
+    result = segments(options, fetched)
+    tracker.dataset(Path(source).name, result.digest, source, COMMAND, {"records": result.counts["records"]})
+    with timed(result.seconds, "write"):
+        write_table(result.table, options.out_file, with_proposals=False)
+        write_rejects(result.rejects, rejects_path(options.out_file))
+    tracker.artifact(rejects_path(options.out_file), "rejects")
+    tracker.tags({"digest.out_file": file_digest(options.out_file)})
+    tracker.metrics({f"count.{name}": value for name, value in result.counts.items()})
+    tracker.metrics({f"seconds.{name}": value for name, value in result.seconds.items()})
+    for name, value in result.counts.items():
+        log.info("%s: %d", name, value)
+    if options.transcripts:
+        log.info("folded %.0f segments per second", result.counts["cut"] / result.seconds["fold"])
+    log.info("%s: %d rows; what was left out: %s", options.out_file, result.table.rows, rejects_path(options.out_file))
+    return result
+
+
+def _check_paths(options: SegmentsOptions) -> None:
+    inputs = {"transcripts": options.transcripts, "structures": options.structures}
+    check_outputs({"out_file": options.out_file}, inputs)
+    check_outputs({"the rejects of out_file": rejects_path(check_table_path(options.out_file))}, inputs)
+
+
+def main(argv: Sequence[str] | None = None) -> SegmentsResult:
+    """The command."""
+    options = parse(
+        SegmentsOptions,
+        argv,
+        command=COMMAND,
+        description="Cut segments from transcripts and fold them, or read known structures, into a table for stage 1.",
+    )
+    _check_paths(options)
+    from rna_s2.tracking.runs import start_run  # here: the processes that fold import this module too, and need no mlflow
+
+    name = f"{COMMAND} {Path(options.transcripts or options.structures).name}"
+    with start_run(COMMAND, name, experiment=options.experiment) as tracker:
+        return run_segments(options, tracker)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,399 @@
+"""From sequences to secondary structures: stage 1 proposes boxes, pruning thins them out, stage 2 scores, decoding chooses.
+
+What the commands run and what is served is this module. It reads and writes no files but those of the models, and works
+through any number of sequences in chunks, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.engine.tracker import timed
+from rna_s2.fitting.devices import chosen_device
+from rna_s2.options.base import Options, validate
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import atomic_path
+from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
+from rna_s2.rna import formats
+from rna_s2.rna.boxes import STEM, Boxes, is_in
+from rna_s2.rna.pairs import remove_pseudoknots, target_boxes, to_dot_bracket
+from rna_s2.rna.sequence import decode as decode_bases
+from rna_s2.rna.sequence import encode, illegal_characters
+from rna_s2.s1.model import load_network, save_network
+from rna_s2.s1.network import ProposalNetwork
+from rna_s2.s1.predict import with_proposals
+from rna_s2.s1.selection import InferenceOptions, SelectionOptions
+from rna_s2.s2.scorer import Scorer
+from rna_s2.structures.candidates import Decoded, DecodeOptions, log_odds
+from rna_s2.structures.decode import k_best_batch
+from rna_s2.structures.pairing import (
+    PairProbabilities,
+    base_pair_probabilities,
+    least_energy,
+    maximum_expected_accuracy,
+    structure_confidence,
+)
+
+Decoder = Literal["auto", "exact", "mea", "energy"]
+
+S1_FOLDER, S2_FOLDER, OPTIONS_FILE = "s1", "s2", "chain.json"
+"""What a saved chain consists of: the two networks' folders, and its options."""
+
+FORMAT = "rna-s2 chain, version 1"
+CHUNK_CELLS = 4_000_000
+"""Map cells that the sequences of a chunk have together, at most; a longer sequence is a chunk of its own."""
+
+SEQUENCE_ERRORS = (UserError, ValueError, RuntimeError, MemoryError)
+"""What a single sequence can fail with: an input that cannot be used, and PyTorch's ways to say that memory is out."""
+
+IMPOSSIBLE_ENERGY = 1e4
+"""ViennaRNA gives a structure with a loop that cannot form 100,000 kcal/mol for each; no sequence that can be held in
+memory has a real energy above this, in kcal/mol."""
+
+_REASON_LENGTH = 300
+
+
+class ChainOptions(Options):
+    """How sequences become structures."""
+
+    selection: SelectionOptions = Field(
+        SelectionOptions(min_support=0.01), description="which of stage 1's proposals are kept"
+    )
+    inference: InferenceOptions = Field(InferenceOptions(), description="how stage 1 computes its maps")
+    pruning: PruningRules = Field(
+        REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": True}), description="which proposals are pruned"
+    )
+    decoding: DecodeOptions = Field(DecodeOptions(), description="which structures are allowed, and their score")
+    decoder: Decoder = Field(
+        "auto", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
+        " accuracy over base-pair probabilities; energy: the lowest free energy, with the log-odds of base pairs"
+        " counted in; auto: exact where k or crossing need it, else energy"
+    )
+    evidence: float = Field(
+        0.1, ge=0, description="with energy: weight of a base pair's log-odds against the free energy over RT; 0: the free"
+        " energy alone"
+    )
+    unproposed: float = Field(
+        0.02, ge=0, lt=1, description="with energy: least probability of a base pair, that of pairs which no proposed stem"
+        " contains included; 0, and with min_confidence: such pairs are forbidden"
+    )
+    gamma: float = Field(
+        1.0, gt=0, description="with mea: weight of pairs; above 1 more pairs are found, below 1 fewer are wrong"
+    )
+    k: int = Field(1, ge=1, description="structures per sequence, the best first; more than one needs the decoder exact")
+    max_len: int = Field(0, ge=0, description="longer sequences are reported as failures, in bases; 0 for no limit")
+    max_boxes: int = Field(
+        4000, ge=1, description="boxes that stage 2 sees of a sequence, at most: those that stage 1 is surest of"
+    )
+    chunk: int = Field(64, ge=1, description="sequences that are worked on together, at most")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ChainOptions:
+        if self.pruning.max_len:
+            raise ValueError("pruning.max_len has no effect here; set max_len beside it")
+        if self.k > 1 and self.decoder in ("mea", "energy"):
+            raise ValueError(f"k {self.k} needs the decoder exact; {self.decoder} gives one structure")
+        if self.decoding.crossing and self.decoder in ("mea", "energy"):
+            raise ValueError(f"crossing stems need the decoder exact; {self.decoder} finds none")
+        return self
+
+    @property
+    def chosen_decoder(self) -> Decoder:
+        """The decoder that is used, where the options leave it open."""
+        if self.decoder != "auto":
+            return self.decoder
+        return "exact" if self.k > 1 or self.decoding.crossing else "energy"
+
+
+class Models(NamedTuple):
+    """The two stages."""
+
+    s1: ProposalNetwork
+    s2: Scorer
+
+
+@dataclass(frozen=True)
+class Folded:
+    """One structure of a sequence.
+
+    Attributes:
+        pairs: ``(k, 2)`` int32 base pairs; they cross only where crossing stems were allowed.
+        energy: free energy in kcal/mol by ViennaRNA's evaluation of the pairs without the crossing ones; NaN where its
+            model has none (a hairpin below 3 unpaired bases).
+        score: sum of the log-odds of what it consists of, as the decoder counts them; NaN where the decoder has none.
+        confidence: 0..1, :func:`rna_s2.structures.pairing.structure_confidence`: the mean probability of its pairs.
+    """
+
+    pairs: np.ndarray
+    energy: float
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the chain says of one sequence.
+
+    Attributes:
+        name, seq: as given.
+        structures: one or more, the best first.
+        boxes: the proposals that stage 2 scored, of one row.
+        probability: ``(boxes,)`` float64, stage 2's probability of each.
+        chosen: ``(boxes,)`` bool: whether the best structure consists of it.
+        pairing: probability of every base pair that a stem proposes.
+        boxes_left_out: proposals beyond ``max_boxes``, which stage 2 did not see.
+    """
+
+    name: str
+    seq: str
+    structures: tuple[Folded, ...]
+    boxes: Boxes
+    probability: np.ndarray
+    chosen: np.ndarray
+    pairing: PairProbabilities
+    boxes_left_out: int
+
+    @property
+    def best(self) -> Folded:
+        """The first structure."""
+        return self.structures[0]
+
+    def dot_bracket(self, rank: int = 0) -> str:
+        """A structure as dot-bracket."""
+        return to_dot_bracket(self.structures[rank].pairs, len(self.seq))
+
+
+class Failure(NamedTuple):
+    """A sequence without a prediction, and why, in one line."""
+
+    name: str
+    reason: str
+
+
+class Predictions(NamedTuple):
+    """What :func:`predict` gives: both in the order of the sequences."""
+
+    records: list[Prediction]
+    failures: list[Failure]
+
+
+def predict(
+    sequences: Iterable[formats.Sequence],
+    s1: ProposalNetwork,
+    s2: Scorer,
+    options: ChainOptions | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Predictions:
+    """Structures of sequences.
+
+    Args:
+        sequences: names and bases; lengths may differ by any factor.
+        s1: stage 1's network (:func:`rna_s2.s1.model.load_network`).
+        s2: stage 2's (:meth:`rna_s2.s2.scorer.Scorer.load`).
+        options: ``None`` for the defaults.
+        progress: wraps the stream of results (one item per sequence), to show a progress bar.
+
+    A sequence that cannot be predicted becomes a :class:`Failure`; the others are predicted all the same.
+    """
+    out = Predictions([], [])
+    for result in progress(predict_each(sequences, Models(s1, s2), options or ChainOptions())):
+        (out.records if isinstance(result, Prediction) else out.failures).append(result)
+    return out
+
+
+def predict_each(
+    sequences: Iterable[formats.Sequence],
+    models: Models,
+    options: ChainOptions,
+    seconds: dict[str, float] | None = None,
+) -> Iterator[Prediction | Failure]:
+    """:func:`predict` as a stream, in the order of the sequences, of which a chunk at a time is in memory.
+
+    Both networks are moved to the device that the options name. ``seconds`` collects the wall seconds of ``proposals``,
+    ``scores`` and ``decoding``.
+    """
+    seconds = {} if seconds is None else seconds
+    for chunk in chunks(sequences, options.chunk):
+        reasons = [_refusal(record, options) for record in chunk]
+        usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why],
+                                       models, options, seconds))
+        for record, why in zip(chunk, reasons, strict=True):
+            yield Failure(record.name, why) if why else next(usable)
+
+
+def chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[formats.Sequence]]:
+    """The sequences in lists of ``most`` at most, of :data:`CHUNK_CELLS` map cells or a single sequence."""
+    chunk: list[formats.Sequence] = []
+    cells = 0
+    for record in sequences:
+        size = len(record.seq) ** 2
+        if chunk and (len(chunk) == most or cells + size > CHUNK_CELLS):
+            yield chunk
+            chunk, cells = [], 0
+        chunk.append(record)
+        cells += size
+    if chunk:
+        yield chunk
+
+
+def _refusal(record: formats.Sequence, options: ChainOptions) -> str:
+    """Why a sequence is not even tried; empty where it is."""
+    if not record.seq:
+        return "the sequence is empty"
+    if options.max_len and len(record.seq) > options.max_len:
+        return f"the sequence has {len(record.seq)} bases, more than max_len {options.max_len}"
+    return illegal_characters(record.seq)
+
+
+def _predict_or_fail(
+    records: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+) -> list[Prediction | Failure]:
+    """Predictions of a chunk; where the chunk fails, each of its sequences on its own."""
+    if not records:
+        return []
+    try:
+        return _predict_chunk(records, models, options, seconds)
+    except SEQUENCE_ERRORS as error:
+        if len(records) == 1:
+            text = " ".join(str(error).split()) or type(error).__name__
+            return [Failure(records[0].name, text[:_REASON_LENGTH])]
+    return [result for record in records for result in _predict_or_fail([record], models, options, seconds)]
+
+
+def _predict_chunk(
+    records: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+) -> list[Prediction]:
+    frame = pd.DataFrame({"seq": pd.Series([r.seq for r in records], dtype="str")})
+    table = BoxTable(
+        frame, Boxes.empty(len(frame)), None, Ragged.empty(0), Ragged.empty(0), source="the sequences"
+    )
+    with timed(seconds, "proposals"):
+        table = with_proposals(table, models.s1, options.selection, options.inference)
+        table = prune(table, options.pruning).table
+        table, left_out = surest(table, options.max_boxes)
+    with timed(seconds, "scores"):
+        models.s2.network.to(chosen_device(options.inference.device))  # stage 1 went there with its proposals
+        scores = np.concatenate([np.zeros(0), *models.s2.score_table(table)])
+    with timed(seconds, "decoding"):
+        boxes = table.proposals
+        lengths = table.lengths
+        pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
+        if options.chosen_decoder != "exact":
+            decoded = _of_pairs(records, boxes, scores, pairing, options)
+        else:
+            decoded = k_best_batch(boxes, log_odds(scores), lengths, options.k, options.decoding)
+        results = []
+        for row, (start, end) in enumerate(pairwise(boxes.offsets.tolist())):
+            record, found = records[row], decoded[row]
+            chosen = np.zeros(end - start, bool)
+            chosen[found[0].boxes - start] = True
+            structures = tuple(
+                Folded(d.pairs, free_energy(record.seq, d.pairs), d.score, structure_confidence(d.pairs, pairing[row]))
+                for d in found
+            )
+            own = boxes.take_rows(np.array([row]))
+            results.append(Prediction(
+                record.name, record.seq, structures, own, scores[start:end], chosen, pairing[row], int(left_out[row])
+            ))
+    return results
+
+
+def _of_pairs(
+    records: Sequence[formats.Sequence], boxes: Boxes, scores: np.ndarray, pairing: Sequence[PairProbabilities],
+    options: ChainOptions,
+) -> list[list[Decoded]]:
+    """Structures decoded pair by pair, from the probabilities of their pairs, less those of stems below ``min_confidence``.
+    Their boxes are the proposals that stand in their loop decomposition."""
+    unsure = (boxes.type == STEM) & (scores < options.decoding.min_confidence)
+    if unsure.any():
+        sure = np.where(unsure, 0.0, scores)
+        pairing = [base_pair_probabilities(boxes, sure, len(record.seq), row=row) for row, record in enumerate(records)]
+    found = []
+    for record, pairing_of_row in zip(records, pairing, strict=True):
+        if options.chosen_decoder == "mea":
+            pairs, _ = maximum_expected_accuracy(pairing_of_row, record.seq, options.gamma, options.decoding.min_hairpin)
+        else:
+            unproposed = 0.0 if options.decoding.min_confidence else options.unproposed
+            pairs = least_energy(pairing_of_row, record.seq, options.evidence, unproposed, options.decoding.min_hairpin)
+        found.append(pairs)
+    targets = target_boxes(found)
+    stands = is_in(boxes, targets)
+    missing = np.diff(targets.offsets) - np.bincount(targets.row[is_in(targets, boxes)], minlength=len(found))
+    return [
+        [Decoded(pairs, start + np.flatnonzero(stands[start:end]), float("nan"), int(missing[row]))]
+        for row, (pairs, (start, end)) in enumerate(zip(found, pairwise(boxes.offsets.tolist()), strict=True))
+    ]
+
+
+def surest(table: BoxTable, most: int) -> tuple[BoxTable, np.ndarray]:
+    """The table with at most so many proposals per row, those of the largest probability in ``prob_sm`` or ``prob_sl``.
+
+    Returns:
+        the table, boxes in the order they had, and ``(rows,)`` int64 how many were left out.
+    """
+    counts = np.diff(table.proposals.offsets)
+    if counts.max(initial=0) <= most:
+        return table, np.zeros(table.rows, np.int64)
+    surety = np.fmax(np.nan_to_num(table.prob_sm.max()), np.nan_to_num(table.prob_sl.max()))
+    order = np.lexsort((-surety, table.proposals.row))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(table.proposals.offsets[:-1], counts)
+    return table.select_proposals(rank < most), np.maximum(counts - most, 0)
+
+
+def free_energy(seq: str, pairs: np.ndarray) -> float:
+    """Free energy of a structure in kcal/mol, by ViennaRNA at its default parameters (37 degrees, Turner 2004, dangles 2).
+
+    Crossing pairs have no place in its model: of them a largest set without crossings is evaluated. NaN where a loop has
+    no energy, because it cannot form.
+    """
+    import RNA
+
+    nested, _ = remove_pseudoknots(pairs)
+    energy = float(RNA.eval_structure_simple(decode_bases(encode(seq), rna=True), to_dot_bracket(nested, len(seq))))
+    return energy if energy < IMPOSSIBLE_ENERGY else float("nan")
+
+
+# --- models on disk --------------------------------------------------------------------------------------------------
+
+
+def save_chain(models: Models, options: ChainOptions, folder: str | Path, about: dict[str, Any]) -> None:
+    """Write both networks and the options to a folder, whole or not at all; nothing is pickled.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_network(models.s1, temporary / S1_FOLDER, {})
+        models.s2.save(temporary / S2_FOLDER)
+        kept = options.model_dump(mode="json", exclude={"inference": {"device"}})  # a matter of the machine, not of the model
+        described = {"format": FORMAT, "options": kept, "about": about}
+        (temporary / OPTIONS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def load_chain(folder: str | Path) -> tuple[Models, ChainOptions]:
+    """What :func:`save_chain` wrote.
+
+    Raises:
+        UserError: a part is missing or damaged.
+    """
+    path = Path(folder) / OPTIONS_FILE
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); register the model again") from error
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise UserError(f"{path}: is not '{FORMAT}'; register the model again")
+    options = validate(ChainOptions, described.get("options") or {}, str(path))
+    return Models(load_network(Path(folder) / S1_FOLDER)[0], Scorer.load(Path(folder) / S2_FOLDER)), options

@@ -1,0 +1,255 @@
+"""Entry point ``study``: a suite of trainings and rules as child runs of one run, and what they say together.
+
+A run that has finished is not run again: the next call finds it by a digest of its resolved config and of the table, and
+goes on with one that was killed or failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from rna_s2.engine.pool import run_each
+from rna_s2.engine.processes import default_workers
+from rna_s2.engine.tracker import Tracker
+from rna_s2.options.base import parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import file_digest
+from rna_s2.options.places import PROJECT_ROOT
+from rna_s2.pipeline.prepare import encoded_dataset, pruned_table
+from rna_s2.pipeline.study_child import work
+from rna_s2.pipeline.study_config import Child, StudyConfig, resolve
+from rna_s2.reports.notebook import run_notebook
+from rna_s2.reports.study_table import FIGURES, markdown, summary
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.rules import composition
+from rna_s2.tracking.runs import MlflowTracker, start_run
+from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "study"
+OPTIONS = StudyConfig
+CONFIG_OPTION = "config"
+OVERRIDES = {
+    name: name for name in ("in_file", "epochs", "workers", "max_minutes", "max_rejects", "experiment", "cache_dir")
+}
+DEFAULT_CONFIG = Path("configs/study_baseline.yaml")
+NOTEBOOKS = {"why_is_the_baseline_high": PROJECT_ROOT / "notebooks" / "why_is_the_baseline_high.ipynb"}
+"""Report of each study that has one, by the study's name."""
+PARTS = ("train", "val", "test")
+COMMIT_LENGTH = 7
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What a study gave.
+
+    Attributes:
+        run_id: the parent run.
+        runs: run id of each finished child, by variant and seed.
+        started: how many of them this call ran or went on with.
+        table: :func:`rna_s2.reports.study_table.summary`.
+    """
+
+    run_id: str
+    runs: dict[tuple[str, int], str]
+    started: int
+    table: pd.DataFrame
+
+
+def run_study(study: StudyConfig, source: Path) -> StudyReport:
+    """Run what is missing of a study, put its runs under one parent, and report on them.
+
+    Args:
+        study: the study.
+        source: its file.
+
+    Raises:
+        UserError: the study or a table cannot be used (before any work); a run failed (after all others, and after the
+            report on these); the tracking store cannot be reached.
+    """
+    children = resolve(study, source)
+    digest = file_digest(children[0].config.data.in_file)
+    with start_run(
+        PARENT_STAGE, f"study {study.name}", experiment=study.experiment, tags={STUDY: study.name}
+    ) as tracker:
+        tracker.params(study.model_dump(mode="json", exclude={"overrides", "variants"}))
+        tracker.params({"runs": len(children)})
+        tracker.text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), "study.yaml")
+        tracker.dataset(Path(children[0].config.data.in_file).name, digest, children[0].config.data.in_file, "source", {})
+        done, failed, started = run_children(children, study, tracker)
+        if not done:
+            raise UserError(f"no run of the study {study.name} has finished: {_first(failed) or 'raise max_minutes'}")
+        table = report(children, done, study, tracker)
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(children)} runs failed, the first: {_first(failed)}; the same command goes on with them"
+            )
+        missing = len(children) - len(done)
+        if missing:
+            logger.warning("%d of %d runs were not started within %g minutes", missing, len(children), study.max_minutes)
+    return StudyReport(tracker.run_id, {(c.variant.name, c.seed): r for c, r in done.items()}, started, table)
+
+
+def _first(failed: dict[Child, str]) -> str:
+    return next((f"{child.variant.name} seed {child.seed}: {said}" for child, said in failed.items()), "")
+
+
+def prepare_once(children: Sequence[Child]) -> None:
+    """Prune and encode what several children share, so that workers which start together need not all make it.
+
+    Raises:
+        UserError: a table cannot be used.
+    """
+    seen = set()
+    for child in children:
+        config = child.config
+        key = config.model_dump_json(include={"data", "pruning", "features"})
+        if key not in seen:
+            seen.add(key)
+            pruned, _ = pruned_table(config.data, config.pruning)
+            encoded_dataset(pruned, config.features, config.seed, config.data)
+
+
+def run_children(
+    children: Sequence[Child], study: StudyConfig, tracker: MlflowTracker
+) -> tuple[dict[Child, str], dict[Child, str], int]:
+    """Run what no earlier call has finished.
+
+    Returns:
+        run ids of the finished children; what went wrong with the failed ones; how many were run.
+
+    Raises:
+        UserError: a worker process was killed, or the tracking store cannot be reached.
+    """
+    known = find_children(tracker.experiment_id, study.name)
+    done: dict[Child, str] = {}
+    jobs: list[tuple[Child, str | None]] = []
+    for child in children:
+        found = known.get(child.digest)
+        if found is not None and found.parent_run_id != tracker.run_id:
+            adopt(found.run_id, tracker.run_id)
+        if found is not None and found.finished:
+            done[child] = found.run_id
+        else:
+            jobs.append((child, None if found is None else found.run_id))
+    logger.info("study %s: %d of %d runs have finished before", study.name, len(done), len(children))
+    failed: dict[Child, str] = {}
+    started = 0
+    for child, run_id, said in _results(jobs, len(children), study, tracker.run_id):
+        if run_id:
+            done[child] = run_id
+        elif said:
+            failed[child] = said
+            logger.warning("%s seed %d failed: %s", child.variant.name, child.seed, said)
+        started += bool(run_id or said)
+    return done, failed, started
+
+
+def _results(
+    jobs: Sequence[tuple[Child, str | None]], runs: int, study: StudyConfig, parent_run_id: str
+) -> Iterator[tuple[Child, str, str]]:
+    """Child, run id and fault of each job, as they come; with several workers, each job in a process of its own kind."""
+    deadline = time.time() + 60 * study.max_minutes if study.max_minutes else float("inf")
+    workers = min(study.workers or default_workers(), runs)
+    threads = max(1, default_workers() // workers)  # whatever is left of the study, so that its figures are those of one call
+    if workers == 1 or not jobs:
+        for child, run_id in jobs:
+            yield child, *work(child, study.name, parent_run_id, run_id, deadline)
+        return
+    prepare_once([child for child, _ in jobs])
+    arguments = {
+        f"{child.variant.name} seed {child.seed}": (child, study.name, parent_run_id, run_id, deadline)
+        for child, run_id in jobs
+    }
+    advice = "the same command goes on where it stopped, with fewer workers where it is memory"
+    for index, answer in run_each(work, arguments, min(workers, len(jobs)), threads, advice):
+        yield jobs[index][0], *answer
+
+
+def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig, tracker: Tracker) -> pd.DataFrame:
+    """Keep the tables of a study and its notebook with the parent run; returns the table of variants.
+
+    Raises:
+        UserError: the tracking store cannot be reached, or a check of the notebook fails.
+    """
+    lines, parts = [], []
+    for child in children:
+        if child not in done:
+            continue
+        figures, commit = run_figures(done[child])
+        identity = {"variant": child.variant.name, "seed": child.seed}
+        origin = {"run_id": done[child], "git_commit": commit}
+        lines.append(
+            identity | origin | {column: figures.get(name, float("nan")) for column, name in FIGURES.items()}
+        )
+        for part in PARTS if child.config.split.test_share else PARTS[:2]:
+            rows = study_table(done[child], f"rows/{part}_rows.csv")
+            parts.append(rows.assign(**identity, part=part))
+    runs, rows = pd.DataFrame(lines), pd.concat(parts, ignore_index=True)
+    table = summary(runs, rows[rows["part"] != "train"], study.variants)
+    first = children[0].config
+    pruned, _ = pruned_table(first.data, first.pruning)
+    plain = FeatureConfig(keep_partial=first.features.keep_partial)
+    counted = pd.DataFrame(composition(encoded_dataset(pruned, plain, first.seed, first.data)))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, frame in (
+            ("study.csv", table.reset_index()), ("runs.csv", runs), ("rows.csv", rows), ("composition.csv", counted),
+        ):
+            frame.to_csv(Path(folder) / name, index=False)
+            tracker.artifact(Path(folder) / name)
+        (Path(folder) / "study.md").write_text(markdown(table) + commits(runs), encoding="utf-8")
+        tracker.artifact(Path(folder) / "study.md")
+        tracker.metrics({f"{variant}/val/auroc": value for variant, value in table["val"].items()})
+        tracker.metrics({f"{variant}/test/auroc": value for variant, value in table["test"].items()})
+        if study.name in NOTEBOOKS:
+            page = Path(folder) / f"{study.name}.html"
+            try:
+                run_notebook(NOTEBOOKS[study.name], page, environment={"RNA_S2_STUDY_RUN": tracker.run_id})
+            finally:
+                if page.is_file():
+                    tracker.artifact(page)
+    return table
+
+
+def commits(runs: pd.DataFrame) -> str:
+    """At which commits the runs of a study (``git_commit``) were made, as a line of Markdown."""
+    counts = runs["git_commit"].value_counts()
+    said = ", ".join(f"{commit[:COMMIT_LENGTH]} ({count})" for commit, count in counts.items())
+    if len(counts) > 1:
+        logger.warning("runs of %d commits stand in one table: %s; they compare only if nothing they use has changed",
+                       len(counts), said)
+    return f"\nRuns by commit: {said}.\n"
+
+
+def main(argv: Sequence[str] | None = None) -> StudyReport:
+    """The command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    source = _given_config(arguments)
+    study = parse(
+        StudyConfig, [*arguments, f"--{CONFIG_OPTION}", str(source)], command=COMMAND, description=__doc__ or "",
+        overrides=OVERRIDES, config_option=CONFIG_OPTION,
+    )
+    result = run_study(study, source)
+    logger.info("%s\nstudy.csv and study.md in run %s", markdown(result.table), result.run_id)
+    return result
+
+
+def _given_config(arguments: Sequence[str]) -> Path:
+    """The study's file: the one given, else the default one."""
+    parts = [part for argument in arguments for part in argument.split("=", 1)]  # --name value and --name=value
+    return Path(dict(pairwise(parts)).get(f"--{CONFIG_OPTION}", "") or DEFAULT_CONFIG)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

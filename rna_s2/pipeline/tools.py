@@ -1,0 +1,159 @@
+"""Other programs that predict secondary structures, for comparison: used where they are installed, never needed.
+
+RNAfold is ViennaRNA, which the project has anyway. The others are called as their documentation says, with their default
+settings, one sequence at a time. None of their code is part of this project; mind their licences.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from rna_s2.options.errors import UserError
+from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.rna.sequence import decode, encode
+
+ToolName = Literal["SQUARNA", "pylinearfold", "MXfold2", "EternaFold", "CONTRAfold", "sincFold"]
+TOOL_NAMES: tuple[ToolName, ...] = get_args(ToolName)
+
+RNAFOLD = "RNAfold"
+"""What :func:`rnafold` is called: it stands in every comparison."""
+
+ETERNAFOLD_HOME = "ETERNAFOLD_HOME"
+"""Environment variable that names the folder where EternaFold was compiled: its program is CONTRAfold's, with other
+parameters."""
+
+PROGRAM_SECONDS = 3600
+"""A program that takes longer for one sequence is stopped."""
+
+_STRUCTURE = re.compile(r"[().\[\]{}<>]+")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that predicts structures.
+
+    Attributes:
+        name: as it is called in tables and pictures.
+        absent: why it cannot be used here; empty where it can.
+        fold: dot-bracket of an RNA sequence (capital letters A, C, G, U, N).
+    """
+
+    name: str
+    absent: str
+    fold: Callable[[str], str]
+
+    def pairs(self, seq: str) -> np.ndarray:
+        """``(k, 2)`` int32 base pairs of a sequence.
+
+        Raises:
+            UserError: the program fails, or its output holds no structure of the sequence's length.
+            ValueError: a character outside the alphabet.
+        """
+        structure = self.fold(decode(encode(seq), rna=True))
+        if len(structure) != len(seq):
+            raise UserError(f"{self.name}: gives a structure of {len(structure)} characters for {len(seq)} bases")
+        return from_dot_bracket(structure)
+
+
+def rnafold() -> Tool:
+    """ViennaRNA's minimum free energy structure at its default parameters."""
+
+    def fold(seq: str) -> str:
+        import RNA
+
+        return RNA.fold_compound(seq).mfe()[0]
+
+    return Tool(RNAFOLD, _no_module("RNA", "ViennaRNA"), fold)
+
+
+def tool(name: ToolName) -> Tool:
+    """One of :data:`TOOL_NAMES`."""
+    return _TOOLS[name]()
+
+
+def last_structure(text: str, length: int) -> str:
+    """The last word of a program's output that is a dot-bracket of ``length`` characters; empty where there is none."""
+    words = [word for word in text.split() if len(word) == length and _STRUCTURE.fullmatch(word)]
+    return words[-1] if words else ""
+
+
+def _no_module(module: str, package: str) -> str:
+    return "" if importlib.util.find_spec(module) else f"not installed (pip install {package})"
+
+
+def _squarna() -> Tool:
+    def fold(seq: str) -> str:
+        import SQUARNA
+
+        out = io.StringIO()
+        SQUARNA.Predict(inputseq=seq, threads=1, toplim=1, outplim=1, write_to=out)
+        return last_structure(out.getvalue(), len(seq))
+
+    return Tool("SQUARNA", _no_module("SQUARNA", "SQUARNA"), fold)
+
+
+def _linearfold() -> Tool:
+    def fold(seq: str) -> str:
+        import pylinearfold
+
+        return pylinearfold.fold(seq)["structure"]
+
+    return Tool("pylinearfold", _no_module("pylinearfold", "pylinearfold"), fold)
+
+
+def _program(name: str, program: str, arguments: Callable[[str, Path], list[str]], absent: str = "") -> Tool:
+    """A tool that is a program: ``arguments`` are those for a sequence and a FASTA file that holds it."""
+
+    def fold(seq: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "sequence.fa"
+            path.write_text(f">sequence\n{seq}\n", encoding="ascii")
+            command = [program, *arguments(seq, path)]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, errors="replace", timeout=PROGRAM_SECONDS, cwd=folder,
+                    check=False,
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise UserError(f"{name}: {program} cannot be run ({error})") from error
+        structure = last_structure(done.stdout, len(seq))
+        if done.returncode or not structure:
+            said = (done.stderr.strip().splitlines() or ["no structure in its output"])[-1]
+            raise UserError(f"{name}: {program} ends with status {done.returncode}: {said}")
+        return structure
+
+    if not absent and shutil.which(program) is None:
+        absent = f"not installed (no program {program} on PATH)"
+    return Tool(name, absent, fold)
+
+
+def _eternafold() -> Tool:
+    home = os.environ.get(ETERNAFOLD_HOME, "")
+    parameters = Path(home) / "parameters" / "EternaFoldParams.v1"
+    absent = "" if home else f"not installed (the environment variable {ETERNAFOLD_HOME} names no folder)"
+    return _program(
+        "EternaFold", str(Path(home) / "src" / "contrafold"),
+        lambda seq, path: ["predict", str(path), "--params", str(parameters)], absent,
+    )
+
+
+_TOOLS: dict[ToolName, Callable[[], Tool]] = {
+    "SQUARNA": _squarna,
+    "pylinearfold": _linearfold,
+    "MXfold2": lambda: _program("MXfold2", "mxfold2", lambda seq, path: ["predict", str(path)]),
+    "EternaFold": _eternafold,
+    "CONTRAfold": lambda: _program("CONTRAfold", "contrafold", lambda seq, path: ["predict", str(path)]),
+    "sincFold": lambda: _program("sincFold", "sincFold", lambda seq, path: ["pred", seq]),
+}

@@ -1,0 +1,305 @@
+"""The command ``train_s1``: train the stage 1 network on folded segments, tracked, and register it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import Field, model_validator
+
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable, Ragged
+from rna_s2.engine.tracker import MemoryTracker, Tracker
+from rna_s2.fitting.loop import alone, checkpoint_folder
+from rna_s2.options.base import MODEL_NAME, parse
+from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.files import content_key, file_digest
+from rna_s2.pipeline.stage1_tables import training_segments
+from rna_s2.rna.boxes import Boxes
+from rna_s2.rna.formats import FileError, read_fasta
+from rna_s2.s1.card import network_card
+from rna_s2.s1.config import S1Config, SegmentRule, SyntheticTranscripts
+from rna_s2.s1.model import check_network_folder, save_network
+from rna_s2.s1.network import receptive_field, weight_count
+from rna_s2.s1.training import MONITOR, TrainResult, train
+from rna_s2.tracking.artifacts import fetch_checkpoints
+from rna_s2.tracking.models import NETWORK_FOLDER, S1_MODEL
+from rna_s2.tracking.registry import log_model
+from rna_s2.tracking.runs import MlflowTracker, child_runs, git_tags, resolve_run_id, start_run
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "train_s1"
+REGISTERED_NAME = "s1-proposals"
+
+
+class TrainS1Config(S1Config):
+    """A whole training of stage 1."""
+
+    name: str = Field(
+        "s1 compact", pattern=MODEL_NAME, description="name of the model, for the run: letters, digits, spaces, _ and -"
+    )
+    in_file: tuple[str, ...] = Field(
+        (), description="tables of folded segments with their structures (Parquet or pickle), at commas"
+    )
+    transcripts: tuple[str | SyntheticTranscripts, ...] = Field(
+        (), description="instead: what to cut and fold: FASTA files (paths or URLs), and numbers of random transcripts"
+    )
+    segments: SegmentRule = Field(default_factory=SegmentRule, description="how transcripts are cut, what is kept")
+    exclude: tuple[str, ...] = Field(
+        (), description="FASTA files whose transcripts must not be known to the network: rows of these names are left out"
+    )
+    registered_name: str | None = Field(
+        REGISTERED_NAME, pattern=MODEL_NAME,
+        description="name in the registry: letters, digits, spaces, _ and -; none registers nothing",
+    )
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    resume: str = Field("", description="id of a run to go on with after an interruption")
+    cache_dir: str = Field(".cache", description="folder for transcripts, folded segments and checkpoints")
+    out_dir: str = Field("", description="folder to write the trained network and its card to as well")
+    max_minutes: float = Field(0, ge=0, description="stop after the epoch in which so many minutes passed; 0: no limit")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrainS1Config:
+        if bool(self.in_file) == bool(self.transcripts):
+            raise ValueError("give either in_file or transcripts")
+        return self
+
+
+OPTIONS = TrainS1Config
+CONFIG_OPTION = "config"
+OVERRIDES = {
+    "in_file": "in_file",
+    "transcripts": "transcripts",
+    "out_dir": "out_dir",
+    "epochs": "training.epoch",
+    "seed": "seed",
+    "experiment": "experiment",
+    "resume": "resume",
+    "precision": "training.precision",
+    "cache_dir": "cache_dir",
+    "max_minutes": "max_minutes",
+    "registered_name": "registered_name",
+}
+INSTEAD = {"in_file": ("transcripts",), "transcripts": ("in_file",)}
+CONFIG_FILE = "config.yaml"
+CARD_PACKAGES = ("torch", "ViennaRNA")
+"""Packages whose versions the card names."""
+NOT_ABOUT_THE_NETWORK = {"resume", "experiment", "cache_dir", "out_dir"}
+"""Options that are not kept with a network."""
+
+
+@dataclass(frozen=True)
+class TrainS1Report:
+    """What a tracked training gave."""
+
+    run_id: str
+    result: TrainResult
+    model_uri: str
+    model_version: str | None
+
+
+def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[dict[str, object]]]:
+    """The rows of several tables as one, without their proposals; rows that cannot be used are left out and counted.
+
+    Returns:
+        The table, and what to say of each file: see :mod:`rna_s2.s1.card`.
+
+    Raises:
+        UserError: a table cannot be read, or has no rows.
+    """
+    frames, targets, digests, said = [], [], [], []
+    for path in paths:
+        read = read_table(path, require_proposals=False)
+        if len(read.rejects):
+            first = read.rejects.iloc[0]
+            logger.warning(
+                "%s: %d rows left out, the first is row %s (%s: %s)",
+                path, len(read.rejects), first["row"], first["column"], first["reason"],
+            )
+        if not read.table.rows:
+            raise UserError(f"{path}: has no row that can be used; give a table of folded segments")
+        columns = [name for name in ("seq", "transcript_id") if name in read.table.frame]
+        frames.append(read.table.frame[columns])
+        targets.append(read.table.targets)
+        digests.append(file_digest(path))
+        profile = {"rows": read.table.rows, "rejects": len(read.rejects)}
+        tracker.dataset(Path(path).name, digests[-1], path, "train", profile)
+        named = frames[-1]["transcript_id"].nunique() if "transcript_id" in columns else 0
+        said.append({"name": Path(path).name, "digest": digests[-1], "rows": read.table.rows, "transcripts": named})
+    frame = pd.concat(frames, ignore_index=True)
+    table = BoxTable(
+        frame, Boxes.empty(len(frame)), _joined(targets), Ragged.empty(0), Ragged.empty(0),
+        source=", ".join(paths), digest=",".join(digests),
+    )
+    return table, said
+
+
+def without_transcripts(table: BoxTable, files: Sequence[str]) -> tuple[BoxTable, dict[str, object]]:
+    """The table without rows of the transcripts that FASTA files hold, and what to say of it: see :mod:`rna_s2.s1.card`.
+
+    Raises:
+        UserError: a file cannot be read, or the table does not name the transcripts of its rows.
+    """
+    if not files:
+        return table, {"files": [], "transcripts": 0, "rows": 0}
+    if "transcript_id" not in table.frame:
+        raise UserError(f"{table.source}: has no column transcript_id, so rows of {files[0]} cannot be left out")
+    try:
+        names = {record.name for file in files for record in read_fasta(file).records}
+    except FileError as error:
+        raise UserError(f"{error}; check the path in exclude") from error
+    known = table.frame["transcript_id"].isin(names).to_numpy()
+    if known.any():
+        digest = f"{table.digest} without {content_key(transcripts=sorted(names))}"
+        table = table.take_rows(np.flatnonzero(~known))
+        table = replace(table, frame=table.frame.reset_index(drop=True), digest=digest)
+        logger.info("%d rows of transcripts in %s left out", known.sum(), ", ".join(files))
+    return table, {"files": list(files), "transcripts": len(names), "rows": int(known.sum())}
+
+
+def _joined(parts: Sequence[Boxes]) -> Boxes:
+    """Boxes of several tables one after the other."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    columns = [np.concatenate([getattr(p, name) for p in parts]) for name in ("type", "bb_x", "bb_y", "siz_x", "siz_y")]
+    return Boxes(np.concatenate([[0], np.cumsum(counts)]), *columns)
+
+
+def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = True) -> TrainS1Report:
+    """Make what the training needs, train, and log and register what comes of it.
+
+    Args:
+        config: the whole training.
+        command: the command line that stands for it, for the card.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the data, the output folder, the run to resume or the tracking store cannot be used.
+    """
+    if config.out_dir:
+        check_network_folder(config.out_dir)
+    run_id = resolve_run_id(config.resume) if config.resume else None
+    name = f"{COMMAND} {config.name} seed{config.seed}"
+    with ExitStack() as stack:
+        if run_id is not None:
+            stack.enter_context(alone(checkpoint_folder(config.cache_dir, run_id)))
+        tracker = stack.enter_context(
+            start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id)
+        )
+        folder = checkpoint_folder(config.cache_dir, tracker.run_id)
+        if run_id is None:
+            _log_config(config, tracker)
+        files = config.in_file or training_segments(
+            config.transcripts, config.segments, config.cache_dir, child_runs(tracker.run_id)
+        )
+        told = MemoryTracker() if tracker.was_finished else tracker  # the inputs of a finished run stand there already
+        table, data = read_tables(files, told)
+        table, excluded = without_transcripts(table, config.exclude)
+        if run_id is None:
+            stack.enter_context(alone(folder))
+        else:
+            fetch_checkpoints(run_id, folder)
+        result = train(
+            config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
+            max_seconds=60 * config.max_minutes or None,
+        )
+        about = describe(config, table, result) | {
+            "data": data, "excluded": excluded, "command": command, "run_id": tracker.run_id, **git_tags()
+        }
+        if tracker.was_finished and not result.fit.trained:
+            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
+            if config.out_dir:
+                save_network(result.network, config.out_dir, about, network_card(about))
+            report = TrainS1Report(tracker.run_id, result, "", None)
+        else:
+            if run_id is not None:
+                _log_config(config, tracker)
+            report = _log_result(config, table, result, about, tracker)
+    logger.info(
+        "%s: %d rows trained, %d epochs, au-ROC %.4f, box sensitivity %.4f at %.1f boxes per row",
+        name, len(result.train_rows), result.fit.epochs,
+        *(result.figures[figure] for figure in ("auroc", "box_sensitivity", "boxes_per_row")),
+    )
+    return report
+
+
+def _log_config(config: TrainS1Config, tracker: Tracker) -> None:
+    tracker.params(config.model_dump(mode="json", exclude={"resume"}))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONFIG_FILE
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"resume"}), sort_keys=False), "utf-8")
+        tracker.artifact(path)
+
+
+def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dict[str, object]:
+    """What is kept with a network about its training."""
+    return {
+        "config": config.model_dump(mode="json", exclude=NOT_ABOUT_THE_NETWORK),
+        "data_digest": table.digest,
+        "train_rows": len(result.train_rows),
+        "val_rows": len(result.val_rows),
+        "epochs": result.fit.epochs,
+        "precision": result.fit.precision,
+        "figures": {name: value if math.isfinite(value) else None for name, value in result.figures.items()},
+        "weights": weight_count(result.network),
+        "receptive_field": 2 * receptive_field(config.network) + 1,
+        "versions": {name: version(name) for name in CARD_PACKAGES},
+    }
+
+
+def _log_result(
+    config: TrainS1Config, table: BoxTable, result: TrainResult, about: dict[str, object], tracker: MlflowTracker
+) -> TrainS1Report:
+    tracker.metrics(
+        {
+            "fit_seconds": result.fit.seconds, "weights": about["weights"], "receptive_field": about["receptive_field"],
+            **{f"kept/{name}": value for name, value in result.figures.items()},
+        },
+        step=result.fit.epochs - 1,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / NETWORK_FOLDER
+        card = network_card(about)
+        save_network(result.network, folder, about, card)
+        if config.out_dir:
+            save_network(result.network, config.out_dir, about, card)
+        shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
+        model = log_model(
+            tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
+            input_example=pd.DataFrame({"seq": table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
+            metrics={MONITOR: result.figures["auroc"]}, step=result.fit.epochs - 1,
+        )
+    return TrainS1Report(tracker.run_id, result, model.uri, model.version)
+
+
+def main(argv: Sequence[str] | None = None) -> TrainS1Report:
+    """The command."""
+    config = parse(
+        OPTIONS, argv, command=COMMAND, description="Train the stage 1 network on folded segments.",
+        overrides=OVERRIDES, config_option=CONFIG_OPTION, instead=INSTEAD,
+    )
+    return run_train_s1(config, command=command_line(sys.argv[1:] if argv is None else argv))
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The command as one would type it to train from the beginning: without empty options and without ``--resume``."""
+    arguments = [part for argument in argv for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    given = [part for name, value in options.items() if value and name != "--resume" for part in (name, value)]
+    return shlex.join(["python", "-m", "rna_s2.pipeline.train_s1", *given])
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

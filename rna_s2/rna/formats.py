@@ -1,0 +1,492 @@
+"""Readers and writers of sequence and structure files: FASTA, dot-bracket, CT, BPSEQ, CSV.
+
+Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`, with the
+line where the record begins and what is wrong with it): one bad record never loses another. A file as a whole that
+cannot be read at all is a :class:`FileError`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rna_s2.rna.pairs import as_pairs, from_dot_bracket, pair_table, to_dot_bracket
+from rna_s2.rna.sequence import illegal_characters
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+"""What no name may hold: control characters, and what else some programs take for the end of a line."""
+
+_BLANKS = re.compile(rf"(?:\t|(?!{_CONTROL.pattern})\s)+")
+"""White space between the words of a header."""
+
+
+class FileError(ValueError):
+    """A file that cannot be read at all; the text is one line that names it and says why."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A named sequence.
+
+    Attributes:
+        name: the first word of its header.
+        seq: bases as in the file (any case, T or U), without white space.
+        description: the rest of the header.
+    """
+
+    name: str
+    seq: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A named sequence and its secondary structure.
+
+    Attributes:
+        name, seq: as in :class:`Sequence`.
+        pairs: ``(k, 2)`` int32 base pairs; they may cross.
+        family: what kind of RNA it is; empty where the file does not say.
+        energy: free energy in kcal/mol; NaN where the file does not say.
+    """
+
+    name: str
+    seq: str
+    pairs: np.ndarray
+    family: str = ""
+    energy: float = field(default=float("nan"))
+
+
+class Rejected(NamedTuple):
+    """A record that could not be used: its name, the line it begins at (counting from 1), and why."""
+
+    name: str
+    line: int
+    reason: str
+
+
+class Sequences(NamedTuple):
+    """What a file of sequences holds."""
+
+    records: list[Sequence]
+    rejected: list[Rejected]
+
+
+class Structures(NamedTuple):
+    """What a file of structures holds."""
+
+    records: list[Structure]
+    rejected: list[Rejected]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, plain or gzip (told apart by content), without their ends (CR LF, LF or CR).
+
+    Bytes that are not UTF-8 become replacement characters, which no sequence may contain.
+
+    Raises:
+        FileError: the file cannot be opened, or its gzip stream is broken.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+    if raw.startswith(GZIP_MAGIC):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, ValueError) as error:
+            raise FileError(f"{path}: the gzip file is broken or cut short ({error})") from error
+        except Exception as error:  # zlib.error derives from Exception alone
+            raise FileError(f"{path}: the gzip file is broken ({error})") from error
+    lines = raw.decode("utf-8-sig", errors="replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_fasta(path: str | Path) -> Sequences:
+    """:func:`parse_fasta` on a file, plain or gzip.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    return parse_fasta(read_lines(path))
+
+
+def read_structures(path: str | Path) -> Structures:
+    """Structures from a file whose name tells its format (:data:`STRUCTURE_FORMATS`; ``.gz`` may follow).
+
+    Raises:
+        FileError: the file cannot be read, or its name has none of the known endings.
+    """
+    name = str(path).lower().removesuffix(".gz")
+    for endings, parse in STRUCTURE_FORMATS.items():
+        if name.endswith(endings):
+            lines = read_lines(path)
+            try:
+                return parse(lines)
+            except FileError as error:
+                raise FileError(f"{path}: {error}") from error
+    known = ", ".join(ending for endings in STRUCTURE_FORMATS for ending in endings)
+    raise FileError(f"{path}: the format of a structure file is told by its name, which must end in one of {known}")
+
+
+# --- FASTA -----------------------------------------------------------------------------------------------------------
+
+
+class _Block(NamedTuple):
+    """A header line (without its mark), the line it stands at, and the lines up to the next header."""
+
+    header: str
+    line: int
+    body: list[str]
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
+    """Blocks of a FASTA-style file; lines before the first header come as a block with line 0 and no header."""
+    block = _Block("", 0, [])
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if text.startswith(">"):
+            if block.line or block.body:
+                yield block
+            block = _Block(text[1:].strip(), number, [])
+        elif text and not text.startswith(";"):
+            block.body.append(text)
+    if block.line or block.body:
+        yield block
+
+
+def _words(text: str, at_most: int = 0) -> list[str]:
+    """Words of a header, parted by white space; there is one at least, which may be empty."""
+    return _BLANKS.split(text.strip(), max(at_most - 1, 0))
+
+
+def _rejected(name: str, line: int, error: ValueError) -> Rejected:
+    """An entry for a bad record, in whose name control characters are spelt out (``\\x1b``)."""
+    return Rejected(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], name), max(line, 1), str(error))
+
+
+class _Names:
+    """Refuses a name that stands twice, and one with control characters."""
+
+    def __init__(self) -> None:
+        self.first_line: dict[str, int] = {}
+
+    def check(self, name: str, line: int) -> None:
+        if not name:
+            raise ValueError("the record has no name")
+        control = _CONTROL.search(name)
+        if control:
+            raise ValueError(f"character {control[0]!r} at position {control.start() + 1} of the name is a control character")
+        if name in self.first_line:
+            raise ValueError(f"the name is already taken by the record at line {self.first_line[name]}")
+        self.first_line[name] = line
+
+
+def _check_sequence(seq: str) -> None:
+    if not seq:
+        raise ValueError("the record has no sequence")
+    problem = illegal_characters(seq)
+    if problem:
+        raise ValueError(problem)
+
+
+def parse_fasta(lines: Iterable[str]) -> Sequences:
+    """Sequences of a FASTA file.
+
+    Rejected: a record without a name or sequence, with a character outside the IUPAC alphabet, with a control character
+    in its name, or with a name that an earlier record has; text before the first header.
+    """
+    out = Sequences([], [])
+    names = _Names()
+    for block in _blocks(lines):
+        name, *description = _words(block.header, at_most=2)
+        seq = "".join("".join(block.body).split())
+        try:
+            if not block.line:
+                raise ValueError("text stands before the first header, a line that begins with '>'")
+            _check_sequence(seq)
+            names.check(name, block.line)
+        except ValueError as error:
+            out.rejected.append(_rejected(name, block.line, error))
+        else:
+            out.records.append(Sequence(name, seq, "".join(description)))
+    return out
+
+
+def format_fasta(records: Iterable[Sequence], width: int = 60) -> str:
+    """Sequences as FASTA text with ``width`` bases per line."""
+    out = []
+    for record in records:
+        out.append(f">{record.name} {record.description}".rstrip())
+        out.extend(record.seq[k: k + width] for k in range(0, len(record.seq), width))
+    return "".join(f"{line}\n" for line in out)
+
+
+# --- dot-bracket -----------------------------------------------------------------------------------------------------
+
+_ENERGY = re.compile(r"^(?P<structure>\S+)\s+\(?\s*(?P<energy>[-+]?\d+(\.\d+)?)\s*\)?$")
+
+
+def parse_dot_bracket(lines: Iterable[str]) -> Structures:
+    """Structures of a dot-bracket file: header, sequence line, structure line, the latter with an optional energy
+    (``(((...))) (-1.20)``, as RNAfold writes it).
+
+    Rejected besides what :func:`parse_fasta` rejects: unbalanced brackets, unknown structure characters, a structure
+    of another length than its sequence, a record with more or fewer lines.
+    """
+    out = Structures([], [])
+    names = _Names()
+    for block in _blocks(lines):
+        name = _words(block.header)[0]
+        try:
+            if not block.line:
+                raise ValueError("text stands before the first header, a line that begins with '>'")
+            if len(block.body) != 2:
+                raise ValueError(f"{len(block.body)} lines follow the header; it must be two, sequence and structure")
+            seq, structure = block.body
+            match = _ENERGY.match(structure)
+            energy = float(match["energy"]) if match else float("nan")
+            record = _structure(name, seq, match["structure"] if match else structure, energy=energy)
+            names.check(name, block.line)
+        except ValueError as error:
+            out.rejected.append(_rejected(name, block.line, error))
+        else:
+            out.records.append(record)
+    return out
+
+
+def _structure(name: str, seq: str, structure: str, family: str = "", energy: float = float("nan")) -> Structure:
+    """A checked record from its dot-bracket."""
+    _check_sequence(seq)
+    if len(structure) != len(seq):
+        raise ValueError(f"the structure has {len(structure)} characters, the sequence {len(seq)}")
+    return Structure(name, seq, from_dot_bracket(structure), family, energy)
+
+
+def format_dot_bracket(records: Iterable[Structure]) -> str:
+    """Structures as dot-bracket text: header, sequence, structure (and energy where there is one)."""
+    out = []
+    for record in records:
+        energy = "" if np.isnan(record.energy) else f" ({record.energy:.2f})"
+        out.append(f">{record.name}\n{record.seq}\n{to_dot_bracket(record.pairs, len(record.seq))}{energy}\n")
+    return "".join(out)
+
+
+# --- CT --------------------------------------------------------------------------------------------------------------
+
+_CT_ENERGY = re.compile(r"(?:ENERGY|dG)\s*=\s*(?P<energy>[-+]?\d+(\.\d+)?)\s*(\[[^\]]*\]\s*)?(?P<rest>.*)$", re.IGNORECASE)
+_WHOLE = re.compile("[0-9]{1,9}")
+CT_COLUMNS = 6
+"""Columns of a CT line: index, base, index before, index after, partner (0 for none), and an index in another
+numbering, which may be absent."""
+
+
+def parse_ct(lines: Iterable[str]) -> Structures:
+    """Structures of a CT (connectivity table) file, one or several one after the other.
+
+    A header gives the number of bases, an optional ``ENERGY = x`` (or ``dG = x [initially y]``), and the name. Rejected: a
+    table with more or fewer bases than that, or not numbered 1, 2, ...; partners that do not point at each other; a base
+    paired with itself; what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the
+    first counts.
+    """
+    out = Structures([], [])
+    names = _Names()
+    for block in _ct_blocks(lines):
+        count = _words(block.header)[0]
+        title = block.header[len(count):].strip()
+        match = _CT_ENERGY.search(title)
+        name = _words(match["rest"] if match else title)[0]
+        try:
+            if not _WHOLE.fullmatch(count):
+                raise ValueError("the line is neither a header (number of bases, name) nor that of a base")
+            if len(block.body) != int(count):
+                raise ValueError(f"the header promises {count} bases, {len(block.body)} lines of bases follow it")
+            seq, partner = _columns(block.body, base=1, partner=4)
+            energy = float(match["energy"]) if match else float("nan")
+            record = Structure(name, seq, _pairs_of_partners(partner), "", energy)
+            names.check(name, block.line)
+        except ValueError as error:
+            out.rejected.append(_rejected(name, block.line, error))
+        else:
+            out.records.append(record)
+    return out
+
+
+def _ct_blocks(lines: Iterable[str]) -> Iterator[_Block]:
+    """Each line that is not that of a base, with the lines of bases that follow it."""
+    block = _Block("", 0, [])
+    for number, line in enumerate(lines, start=1):
+        text = line.split("#")[0].strip()
+        fields = text.split()
+        if len(fields) >= CT_COLUMNS - 1 and len(fields[1]) == 1 and all(map(_WHOLE.fullmatch, fields[2:5])):
+            block.body.append(text)
+        elif text:
+            if block.line or block.body:
+                yield block
+            block = _Block(text, number, [])
+    if block.line or block.body:
+        yield block
+
+
+def _columns(body: list[str], base: int, partner: int) -> tuple[str, np.ndarray]:
+    """Sequence and ``(L,)`` partners (0 for none) of a table with one line per base, numbered from 1."""
+    fields = [line.split() for line in body]
+    for n, row in enumerate(fields, start=1):
+        if len(row) <= partner or len(row[base]) != 1 or not _WHOLE.fullmatch(row[partner]):
+            raise ValueError(f"line {n} of the table is not that of a base: {body[n - 1]!r}")
+        if row[0] != str(n):
+            raise ValueError(f"line {n} of the table is numbered {row[0]}")
+    seq = "".join(row[base] for row in fields)
+    _check_sequence(seq)
+    return seq, np.array([int(row[partner]) for row in fields], np.int64)
+
+
+def _pairs_of_partners(partner: np.ndarray) -> np.ndarray:
+    """Base pairs from the partner (from 1, 0 for none) of each base.
+
+    Raises:
+        ValueError: a partner beyond the end, a base paired with itself, partners that do not point at each other.
+    """
+    base = np.arange(1, len(partner) + 1)
+    paired = partner > 0
+    if (partner > len(partner)).any():
+        n = int(np.argmax(partner > len(partner)))
+        raise ValueError(f"base {n + 1} is paired with base {partner[n]}, beyond the end of {len(partner)}")
+    pairs = as_pairs(base[paired] - 1, partner[paired] - 1)
+    one_sided = paired & (partner[partner - 1] != base)
+    if one_sided.any():
+        n = int(np.argmax(one_sided))
+        raise ValueError(f"base {n + 1} is paired with base {partner[n]}, but not the other way round")
+    return pairs
+
+
+def format_ct(records: Iterable[Structure]) -> str:
+    """Structures as CT text."""
+    out = []
+    for record in records:
+        length = len(record.seq)
+        energy = "" if np.isnan(record.energy) else f"ENERGY = {record.energy:.2f} "
+        out.append(f"{length} {energy}{record.name}\n")
+        partner = pair_table(record.pairs, length) + 1
+        for n, (letter, other) in enumerate(zip(record.seq, partner.tolist(), strict=True), start=1):
+            out.append(f"{n} {letter} {n - 1} {n + 1 if n < length else 0} {other} {n}\n")
+    return "".join(out)
+
+
+# --- BPSEQ -----------------------------------------------------------------------------------------------------------
+
+
+def parse_bpseq(lines: Iterable[str], name: str = "bpseq") -> Structures:
+    """The structure of a BPSEQ file: one line per base with its number, letter and partner (0 for none).
+
+    Lines before the first base that do not begin with a number are its header; ``Filename: x``, ``Organism: x`` or a
+    comment ``# x`` there gives the name, else ``name`` does. Rejected as in :func:`parse_ct`.
+    """
+    body: list[str] = []
+    first = 1
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not body and not text[:1].isdigit():
+            word = _words(text.lstrip("#").removeprefix("Filename:"))[0]
+            if text.startswith(("#", "Filename:")) and word:
+                name = word.removesuffix(".bpseq")
+        elif text and not text.startswith("#"):
+            first = first if body else number
+            body.append(text)
+    try:
+        seq, partner = _columns(body, base=1, partner=2)
+        record = Structure(name, seq, _pairs_of_partners(partner))
+        _Names().check(name, first)
+        return Structures([record], [])
+    except ValueError as error:
+        return Structures([], [_rejected(name, first, error)])
+
+
+def format_bpseq(record: Structure) -> str:
+    """A structure as BPSEQ text."""
+    partner = pair_table(record.pairs, len(record.seq)) + 1
+    lines = [f"{n} {b} {p}\n" for n, (b, p) in enumerate(zip(record.seq, partner.tolist(), strict=True), start=1)]
+    return f"# {record.name}\n" + "".join(lines)
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+CSV_COLUMNS = ("id", "sequence", "structure")
+"""Columns that a CSV of structures must have; ``family`` is read where it is there, others are passed over."""
+
+_LONGEST_FIELD = 2**31 - 1
+"""Longest CSV field that is read: the largest limit that :mod:`csv` takes everywhere."""
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Within the block, CSV fields may be longer than the 131072 characters that :mod:`csv` sets as a limit."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+@_long_fields()
+def parse_csv(lines: Iterable[str]) -> Structures:
+    """Structures of a CSV file with columns id, sequence, structure (dot-bracket) and optionally family.
+
+    Rejected as in :func:`parse_dot_bracket`.
+
+    Raises:
+        FileError: the header lacks a column, or the text is not CSV.
+    """
+    reader = csv.DictReader(lines)
+    out = Structures([], [])
+    names = _Names()
+    try:
+        missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
+        if missing:
+            raise FileError(f"the CSV has no column {', '.join(missing)}; it needs {', '.join(CSV_COLUMNS)}")
+        for row in reader:
+            name, seq, structure = (str(row[column] or "").strip() for column in CSV_COLUMNS)
+            try:
+                record = _structure(name, seq, structure, family=(row.get("family") or "").strip())
+                names.check(name, reader.line_num)
+            except ValueError as error:
+                out.rejected.append(_rejected(name, reader.line_num, error))
+            else:
+                out.records.append(record)
+    except csv.Error as error:
+        raise FileError(f"what follows line {reader.line_num} is not CSV ({error})") from error
+    return out
+
+
+def format_csv(records: Iterable[Structure]) -> str:
+    """Structures as CSV text with columns id, family, sequence, structure, length."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["id", "family", "sequence", "structure", "length"])
+    for record in records:
+        structure = to_dot_bracket(record.pairs, len(record.seq))
+        writer.writerow([record.name, record.family, record.seq, structure, len(record.seq)])
+    return out.getvalue()
+
+
+STRUCTURE_FORMATS: dict[tuple[str, ...], Callable[[Iterable[str]], Structures]] = {
+    (".db", ".dbn", ".dot", ".dotbracket"): parse_dot_bracket,
+    (".ct",): parse_ct,
+    (".bpseq",): parse_bpseq,
+    (".csv",): parse_csv,
+}
+"""Endings of file names, and the parser of each format."""

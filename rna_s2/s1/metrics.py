@@ -1,0 +1,110 @@
+"""How well the cells of the map are told: figures of the network's outputs, from counts that add up over batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rna_s2.rna.boxes import BOX_TYPES, ILOOP
+from rna_s2.s1.losses import location_class, size_class
+from rna_s2.s1.network import TypeOutputs
+from rna_s2.s1.proposals import rounded_size
+
+LOGIT_LIMIT = 16.0
+"""Logits are counted in equal bins between minus and plus this; those beyond it in the outermost bins."""
+BINS = 4096
+
+ACCURACIES = ("loc_x", "loc_y", "size", "scalar_size")
+
+
+@dataclass(frozen=True)
+class CellCounts:
+    """What some cells' outputs were.
+
+    Attributes:
+        on, off: ``(3, BINS)`` int64: cells that are on and off, by type and by their logit.
+        correct: ``(3, 4)`` int64: of the cells that are on, those whose :data:`ACCURACIES` output is right.
+    """
+
+    on: np.ndarray
+    off: np.ndarray
+    correct: np.ndarray
+
+    def __add__(self, other: CellCounts) -> CellCounts:
+        return CellCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @classmethod
+    def zero(cls) -> CellCounts:
+        """No cells."""
+        histogram = np.zeros((len(BOX_TYPES), BINS), np.int64)
+        return cls(histogram, histogram.copy(), np.zeros((len(BOX_TYPES), len(ACCURACIES)), np.int64))
+
+
+def count_on(logits: Tensor, on: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """``(3, BINS)`` histograms of the ``(cells, 3)`` logits of the cells that are on, and of the others."""
+    scaled = (logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))
+    place = scaled.long().clamp(0, BINS - 1) + BINS * torch.arange(len(BOX_TYPES), device=logits.device)
+    shape = (len(BOX_TYPES), BINS)
+    both = [torch.bincount(place[which], minlength=shape[0] * shape[1]).cpu().numpy() for which in (on, ~on)]
+    return both[0].reshape(shape), both[1].reshape(shape)
+
+
+def count_correct(
+    outputs: TypeOutputs, box_type: int, loc_x: Tensor, loc_y: Tensor, siz_x: Tensor, siz_y: Tensor
+) -> np.ndarray:
+    """``(4,)`` int64: cells whose argmax of loc_x, of loc_y, of the size, and whose rounded scalar size are right.
+
+    All cells given are on. Both sides of an iloop must be right.
+    """
+    size_right = outputs.siz_x.argmax(1) == size_class(siz_x)
+    scalar_right = rounded_size(outputs.scalar_x) == siz_x
+    if box_type == ILOOP:
+        size_right = size_right & (outputs.siz_y.argmax(1) == size_class(siz_y))
+        scalar_right = scalar_right & (rounded_size(outputs.scalar_y) == siz_y)
+    right = (
+        outputs.loc_x.argmax(1) == location_class(loc_x),
+        outputs.loc_y.argmax(1) == location_class(loc_y),
+        size_right,
+        scalar_right,
+    )
+    return np.array([int(r.sum()) for r in right], np.int64)
+
+
+def cell_figures(counts: CellCounts) -> dict[str, float]:
+    """au-ROC and average precision of "on", and the accuracies, per type: ``auroc_stem``, ``loc_x_accuracy_stem``, ...
+
+    NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types.
+    """
+    figures: dict[str, float] = {}
+    for code, name in enumerate(BOX_TYPES):
+        figures[f"auroc_{name}"] = histogram_auroc(counts.on[code], counts.off[code])
+        figures[f"average_precision_{name}"] = histogram_average_precision(counts.on[code], counts.off[code])
+        cells = counts.on[code].sum()
+        for k, output in enumerate(ACCURACIES):
+            figures[f"{output}_accuracy_{name}"] = counts.correct[code, k] / cells if cells else float("nan")
+    aurocs = [figures[f"auroc_{name}"] for name in BOX_TYPES]
+    figures["auroc"] = float(np.mean(aurocs))
+    return figures
+
+
+def histogram_auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Area under the ROC curve from counts by ascending score; a positive and a negative in one bin count as a tie."""
+    positive, negative = positive.astype(float), negative.astype(float)
+    pairs = positive.sum() * negative.sum()
+    if pairs == 0:
+        return float("nan")
+    below = np.cumsum(negative) - negative
+    return float((positive * (below + negative / 2)).sum() / pairs)
+
+
+def histogram_average_precision(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Average precision from counts by ascending score: precision at each threshold, weighted by the recall gained."""
+    found = np.cumsum(positive[::-1].astype(float))
+    above = np.cumsum((positive + negative)[::-1].astype(float))
+    if not len(found) or found[-1] == 0:
+        return float("nan")
+    gained = positive[::-1] / found[-1]
+    return float((gained * np.divide(found, above, out=np.zeros_like(found), where=above > 0)).sum())

@@ -1,0 +1,264 @@
+"""Training stage 1: the network as the training loop wants it, its figures, and what is kept of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.engine.tracker import Tracker
+from rna_s2.fitting.devices import chosen_device
+from rna_s2.fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
+from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import BOX_TYPES, is_in
+from rna_s2.s1.batches import EpochMaps, MapBatch, Maps, OrderedMaps
+from rna_s2.s1.config import S1Config
+from rna_s2.s1.losses import map_losses, on_targets
+from rna_s2.s1.metrics import CellCounts, cell_figures, count_correct, count_on
+from rna_s2.s1.network import ProposalNetwork
+from rna_s2.s1.optimizer import MuonAdamW
+from rna_s2.s1.proposals import CellOutputs, all_proposals, merge
+
+IDENTITY = "s1_identity"
+"""Key under which a checkpoint keeps what it was trained with and on."""
+
+MONITOR = "val/auroc"
+"""The figure that is followed from epoch to epoch, and by which registered networks are compared. Box sensitivity is none:
+at a fixed threshold it goes up and down with the number of proposals."""
+
+
+VALIDATION_BATCHES = 4
+"""Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
+
+
+@dataclass(frozen=True)
+class BoxCounts:
+    """Target boxes found among the proposals of some rows.
+
+    Attributes:
+        found, target: ``(3,)`` int64 by type.
+        proposed: proposed boxes.
+        full, rows: rows with 100 % box sensitivity, and all.
+    """
+
+    found: np.ndarray
+    target: np.ndarray
+    proposed: int
+    full: int
+    rows: int
+
+
+class S1Module(TrackedModule):
+    """The network with its loss, optimiser and figures.
+
+    Args:
+        config: network, training and the selection at which the sensitivity is measured.
+        data_digest: of the training rows; a checkpoint of other data is refused.
+        epoch_batches: the training batches, whose number places a step on the learning rate's curve.
+        seed: of the weights.
+    """
+
+    def __init__(self, config: S1Config, data_digest: str, epoch_batches: EpochMaps, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.epoch_batches = epoch_batches
+        self.identity = {
+            "network": config.network.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json"),
+            "data_digest": data_digest,
+            "seed": seed,
+        }
+        torch.manual_seed(seed)
+        self.network = ProposalNetwork(config.network)
+
+    def step(self, batch: MapBatch) -> tuple[Tensor, Any, int]:
+        inside = batch.inside()
+        features = self.network.features(batch.codes, batch.codes, inside)
+        losses = map_losses(self.network, features, inside, batch, self.config.training.scalar_weight)
+        parts = {name: value.detach() for name, value in losses.items()}
+        measured = None if self.training else self._measure(features, inside, batch)
+        return sum(losses.values()), (parts, measured), len(batch.lengths)
+
+    def _measure(self, features: Tensor, inside: Tensor, batch: MapBatch) -> tuple[CellCounts, BoxCounts]:
+        row, i, j = torch.nonzero(inside, as_tuple=True)
+        outputs = self.network.cell_outputs(features[inside])
+        on = on_targets(batch, inside)
+        logits = torch.stack([out.on for out in outputs], dim=1)
+        correct = []
+        for box_type in range(len(BOX_TYPES)):
+            _, r, x, y, *truth = (column[batch.targets.type == box_type] for column in batch.targets)
+            at = self.network.cell_outputs(features[r, x, y])[box_type]
+            correct.append(count_correct(at, box_type, *truth))
+        counts = CellCounts(*count_on(logits, on), np.stack(correct))
+
+        cells = CellOutputs(row, i, j, batch.lengths[row], outputs)
+        proposals = all_proposals(cells, self.config.selection)
+        boxes = merge(proposals, len(batch.lengths), self.config.selection).boxes
+        target = batch.boxes
+        found = is_in(target, boxes)
+        n_found = np.bincount(target.row[found], minlength=target.rows)
+        return counts, BoxCounts(
+            np.bincount(target.type[found], minlength=len(BOX_TYPES)),
+            np.bincount(target.type, minlength=len(BOX_TYPES)),
+            len(boxes),
+            int((n_found == np.diff(target.offsets)).sum()),
+            target.rows,
+        )
+
+    def summarise(self, part: str, outputs: list[tuple[dict[str, Tensor], Any]]) -> dict[str, float]:
+        names = outputs[0][0]
+        figures = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
+        measured = [m for _, m in outputs if m is not None]
+        if measured:
+            figures |= cell_figures(sum((cells for cells, _ in measured), CellCounts.zero()))
+            figures |= box_figures([boxes for _, boxes in measured])
+        return figures
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training = self.config.training
+        convolutions = [p for p in self.network.parameters() if p.ndim == 4]
+        known = {id(p) for p in convolutions}
+        return MuonAdamW(
+            convolutions, [p for p in self.network.parameters() if id(p) not in known],
+            muon_lr=training.muon_lr, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay,
+            muon_weight_decay=training.muon_weight_decay,
+        )
+
+    def on_train_batch_start(self, batch: MapBatch, batch_idx: int) -> None:
+        training = self.config.training
+        progress = (self.current_epoch + batch_idx / len(self.epoch_batches)) / training.epoch
+        for group in self.optimizers().param_groups:
+            group["lr"] = group["peak_lr"] * rate_share(progress, training.warmup_share)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[IDENTITY] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint.get(IDENTITY, {})
+        wrong = [name for name, value in self.identity.items() if kept.get(name) != value]
+        if wrong:
+            raise UserError(
+                f"the checkpoint was made with another {', '.join(wrong)}; resume with the same config and data, "
+                "or start a new run"
+            )
+
+
+def rate_share(progress: float, warmup_share: float) -> float:
+    """Share of the largest learning rate at a point of the training (0..1): rises in a line, falls along a cosine."""
+    if progress < warmup_share:
+        return progress / warmup_share + 1e-3
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share)))
+
+
+def box_figures(counts: Sequence[BoxCounts]) -> dict[str, float]:
+    """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row."""
+    found, target = sum(c.found for c in counts), sum(c.target for c in counts)
+    rows = sum(c.rows for c in counts)
+    shares = np.divide(found, target, out=np.full(len(BOX_TYPES), np.nan), where=target > 0)
+    return {
+        "box_sensitivity": float(found.sum() / target.sum()) if target.sum() else float("nan"),
+        **{f"box_sensitivity_{name}": float(share) for name, share in zip(BOX_TYPES, shares, strict=True)},
+        "full_sensitivity_rows": sum(c.full for c in counts) / rows,
+        "boxes_per_row": sum(c.proposed for c in counts) / rows,
+    }
+
+
+def split_rows(frame: pd.DataFrame, config: S1Config, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that train and rows that validate; whole transcripts on one side, where the table names them.
+
+    Rows longer than ``max_len`` are on neither.
+
+    Raises:
+        UserError: one of the two would be empty.
+    """
+    fits = frame["seq"].str.len().to_numpy() <= config.data.max_len
+    group = pd.factorize(frame["transcript_id"])[0] if "transcript_id" in frame else np.full(len(frame), -1)
+    alone = group < 0
+    group[alone] = group.max(initial=-1) + 1 + np.arange(alone.sum())
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.unique(group[fits]))
+    sizes = np.bincount(group[fits], minlength=group.max(initial=-1) + 1)
+    validating = groups[np.cumsum(sizes[groups]) - sizes[groups] < config.data.val_share * fits.sum()]
+    val_side = np.isin(group, validating)
+    train, val = np.flatnonzero(fits & ~val_side), np.flatnonzero(fits & val_side)
+    if not len(train) or not len(val):
+        raise UserError(
+            f"{len(frame)} rows give {len(train)} that train and {len(val)} that validate (data.max_len "
+            f"{config.data.max_len}, data.val_share {config.data.val_share}); give segments of more transcripts"
+        )
+    if len(val) > config.data.max_val_rows:
+        val = np.sort(rng.choice(val, config.data.max_val_rows, replace=False))
+    return train, val
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained network: the last epoch's, at whose end the learning rates have fallen to zero.
+
+    Attributes:
+        network: with that epoch's weights.
+        fit: what the loop reported; its figures are those of the last epoch.
+        figures: of these weights on the validation rows, in single precision.
+        train_rows, val_rows: the split.
+    """
+
+    network: ProposalNetwork
+    fit: FitResult
+    figures: Mapping[str, float]
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+
+
+def train(
+    config: S1Config,
+    table: BoxTable,
+    *,
+    seed: int,
+    folder: Path,
+    tracker: Tracker,
+    progress: bool = True,
+    max_seconds: float | None = None,
+) -> TrainResult:
+    """Train stage 1 on a table with targets; see :func:`rna_s2.fitting.loop.fit` for checkpoints and resuming.
+
+    Raises:
+        UserError: the rows cannot be split, the loss is not finite, or a checkpoint in ``folder`` does not fit.
+    """
+    if table.targets is None:
+        raise UserError(f"{table.source}: has no target structures (bounding_boxes); give a table of folded segments")
+    train_rows, val_rows = split_rows(table.frame, config, seed)
+    maps = Maps.from_sequences(table.frame["seq"].tolist(), table.targets)
+    training = config.training
+    try:
+        batches = EpochMaps(
+            maps, train_rows, batches_per_epoch=training.batches_per_epoch, batch_pixels=training.batch_pixels,
+            seed=seed, short_len=training.short_len, short_epochs=training.short_epochs,
+        )
+    except ValueError as error:
+        raise UserError(f"{table.source}: {error} (short_len {training.short_len}); give other segments") from error
+    module = S1Module(config, table.digest, batches, seed)
+    val_batches = OrderedMaps(maps, val_rows, VALIDATION_BATCHES * training.batch_pixels)
+    result = fit(
+        module, batches, val_batches, epochs=training.epoch, seed=seed,
+        folder=folder, tracker=tracker, precision=training.precision, monitor=MONITOR, progress=progress,
+        max_seconds=max_seconds,
+    )
+    module.load_state_dict(load_checkpoint(folder / LAST)["state_dict"])
+    figures = evaluate(module, val_batches)
+    return TrainResult(module.network.cpu().eval(), result, figures, train_rows, val_rows)
+
+
+def evaluate(module: S1Module, batches: Iterable[MapBatch]) -> dict[str, float]:
+    """The figures of a network on some rows, in single precision, on the GPU where there is one."""
+    device = chosen_device()
+    module.to(device).eval()
+    with torch.inference_mode():
+        return module.summarise("val", [module.step(batch.to(device))[1] for batch in batches])

@@ -1,0 +1,333 @@
+"""The secondary structures that agree best with scored boxes, exactly.
+
+**What a structure is worth.** A nested set of stems, taken from the proposals, is a structure; its loop decomposition
+(:func:`rna_s2.rna.pairs.loop_boxes`) says which boxes it consists of. Its score is the sum of
+
+* for each of its stems, the log-odds ``ln(p / (1 - p))`` less those of ``threshold``;
+* for each stem, the same of the hairpin or internal loop that the stem's inner pair closes, where that very box was
+  proposed; ``missing_loop`` where it was not, or where the loop is a multiloop, which has no box;
+* ``branch`` for each stem that ends in a multiloop.
+
+The exterior loop adds nothing, so the structure without pairs scores 0. With a threshold of 0.5 this is the plain sum of
+log-odds: if boxes were right or wrong independently of each other, with the given probabilities, and what was not proposed
+with probability ``q``, then the structure of the highest score, with ``missing_loop = ln(q / (1 - q))``, would be the most
+probable one, for the product over its boxes of ``p`` and over all others of ``1 - p`` differs from ``exp(score)`` by a
+factor that all structures share. Boxes are not independent: those of one structure come together, and where a network
+hesitates between two structures it gives the boxes of both less than 0.5 although one of the two is right. A threshold below
+0.5 makes up for it.
+
+**Which structures are allowed.** No base in two pairs, no crossing pairs, hairpin loops of ``min_hairpin`` unpaired bases
+or more, every stem one of the proposals and a maximal run of stacked pairs: two proposals directly on top of each other
+would be another, longer stem, with a box of its own. (Proposals that contain each other are separate candidates.)
+
+**How it is found.** Stems are sorted by their 5' end. From the last to the first, ``V[s]`` is the best score of a
+structure whose only outermost stem is ``s``: inside lie a hairpin loop, one stem ``t`` behind an internal loop, or two or
+more stems. The last needs ``D[a, b]``, the best sum of ``V`` over a chain of stems side by side, not before base ``a``
+and not beyond base ``b``, for all ``b`` at once: ``D[a] = max(D[a + 1], V[t] + max(0, D[j_t + 1]))`` over the stems
+``t`` that begin at ``a``. Time and memory are quadratic in the number of stems (this is weighted interval scheduling
+inside each stem; compare the circle-graph recursion of Supowit 1987), with whole rows computed at a time.
+
+**The k best.** Every structure has one derivation, and the tables give the best score that any unfinished derivation can
+still reach. A best-first search over derivations therefore meets the structures in descending order of their score.
+
+With ``crossing``, see :mod:`rna_s2.structures.crossing`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+
+from rna_s2.rna.boxes import Boxes
+from rna_s2.structures.candidates import NO_BOX, Candidates, Decoded, DecodeOptions, candidate_boxes
+from rna_s2.structures.crossing import best_crossing
+
+
+def decode(boxes: Boxes, log_odds: np.ndarray, length: int, options: DecodeOptions | None = None) -> Decoded:
+    """The best structure of one sequence.
+
+    Args:
+        boxes: the proposals, of one row.
+        log_odds: ``(boxes,)`` natural log-odds of each box (:func:`rna_s2.structures.candidates.log_odds` of a probability).
+        length: bases of the sequence.
+        options: what is allowed and how it is scored; ``None`` for the defaults.
+
+    Returns:
+        the structure of the highest score; the one without pairs where none scores above 0.
+
+    Raises:
+        ValueError: ``boxes`` has not one row, the log-odds do not fit it, or one is not finite.
+    """
+    return k_best(boxes, log_odds, length, 1, options)[0]
+
+
+def k_best(
+    boxes: Boxes, log_odds: np.ndarray, length: int, k: int, options: DecodeOptions | None = None
+) -> list[Decoded]:
+    """The ``k`` best structures of one sequence, distinct sets of pairs, in descending order of score.
+
+    Fewer where fewer are allowed; the structure without pairs is one of them. Arguments as for :func:`decode`.
+
+    Raises:
+        ValueError: as :func:`decode`, or ``k`` is below 1.
+    """
+    if boxes.rows != 1:
+        raise ValueError(f"one sequence expected, got the boxes of {boxes.rows}")
+    return next(iter(_decoded_rows(boxes, log_odds, np.array([length]), k, options or DecodeOptions())))
+
+
+def decode_batch(
+    boxes: Boxes,
+    log_odds: np.ndarray,
+    lengths: np.ndarray,
+    options: DecodeOptions | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[Decoded]:
+    """The best structure of each sequence: :func:`decode` for many.
+
+    Args:
+        boxes: the proposals of all sequences.
+        log_odds: ``(boxes,)`` natural log-odds.
+        lengths: ``(rows,)`` bases of each sequence.
+        options: as for :func:`decode`.
+        progress: wraps the stream of results (one item per sequence), to show a progress bar.
+    """
+    return [found[0] for found in progress(_decoded_rows(boxes, log_odds, lengths, 1, options or DecodeOptions()))]
+
+
+def k_best_batch(
+    boxes: Boxes,
+    log_odds: np.ndarray,
+    lengths: np.ndarray,
+    k: int,
+    options: DecodeOptions | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[list[Decoded]]:
+    """The ``k`` best structures of each sequence: :func:`k_best` for many; arguments as for :func:`decode_batch`."""
+    return list(progress(_decoded_rows(boxes, log_odds, lengths, k, options or DecodeOptions())))
+
+
+def _decoded_rows(
+    boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, k: int, options: DecodeOptions
+) -> Iterator[list[Decoded]]:
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, got {k}")
+    candidates = candidate_boxes(boxes, log_odds, lengths, options)
+    for row in range(boxes.rows):
+        stems = candidates.row(row)
+        yield best_crossing(stems, options, k) if options.crossing else _Nested(stems, options).best(k)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One way to fill a goal: a stem (an index, or -1), the box of a loop (or ``NO_BOX``), what these add, what is left."""
+
+    stem: int
+    loop: int
+    missing_loops: int
+    gain: float
+    goals: tuple[_Goal, ...]
+
+
+_Goal = tuple[str, int, int]
+"""What a derivation still has to fill: ``("outside", r, 0)`` any chain of stems from table row ``r`` on;
+``("inside", s, 0)`` what lies inside stem ``s``; ``("chain", r, c)`` one stem or more from row ``r`` on, up to column
+``c``, as branches of a multiloop."""
+
+_Link = tuple[int, int, int, "_Link"] | None
+"""Stems, loops and counts chosen so far: the last choice and a link to those before it."""
+
+
+class _Nested:
+    """The dynamic programming of one sequence, and the search for its best structures."""
+
+    def __init__(self, stems: Candidates, options: DecodeOptions) -> None:
+        self.stems = stems
+        self.missing = options.missing_loop
+        self.branch = options.branch
+        starts, self.row_of = np.unique(stems.i, return_inverse=True)
+        ends, column = np.unique(stems.j, return_inverse=True)
+        self.column = column + 1  # column c of the table: up to the c-th distinct end; column 0: before the first
+        self.first_of_row = np.searchsorted(stems.i, starts)
+        self.after = np.searchsorted(starts, stems.j, "right")  # first row of stems that begin behind this one
+        self.first_inside = np.searchsorted(stems.i, stems.x, "right")  # first stem that begins inside this one
+        self.bound = np.searchsorted(ends, stems.y, "left")  # column of the last base inside this one
+        self.value = np.full(len(stems), -np.inf)  # best score of a structure with this one outermost stem
+        self.chain = np.full((len(starts) + 1, len(ends) + 1), -np.inf)  # one stem or more, each with ``branch``
+        self.outside = np.zeros(len(starts) + 1)  # any chain from this row on, in the exterior loop
+        self._fill()
+
+    def _fill(self) -> None:
+        last = len(self.stems)
+        for row in range(len(self.first_of_row) - 1, -1, -1):
+            first = int(self.first_of_row[row])
+            chain = self.chain[row]
+            chain[:] = self.chain[row + 1]
+            best = self.outside[row + 1]
+            for s in range(first, last):
+                one, more = self._inside(s)
+                within = self.stems.hairpin[s]
+                if len(one):
+                    within = max(within, one.max(), more.max())
+                self.value[s] = value = self.stems.score[s] + within
+                column = int(self.column[s])
+                after = int(self.after[s])
+                joined = np.maximum(self.chain[after, column:], 0.0)
+                joined += value + self.branch
+                np.maximum(chain[column:], joined, out=chain[column:])
+                best = max(best, value + self.outside[after])
+            self.outside[row] = best
+            last = first
+
+    def _inside(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """What stem ``s`` can enclose, for each stem ``t`` from the first that begins inside it on.
+
+        Returns:
+            ``(m,)`` scores with an internal loop and ``t`` behind it, and ``(m,)`` with a multiloop whose first stem is
+            ``t``; ``-inf`` where there is no such structure.
+        """
+        first = int(self.first_inside[s])
+        inner = self.value[first:]
+        if not len(inner):
+            return inner, inner
+        stems = self.stems
+        one = np.where(stems.j[first:] < stems.y[s], inner + self.missing, -np.inf)
+        for loop in range(*stems.loops[s].tolist()):
+            low, high = stems.loop_stems[loop].tolist()
+            one[low - first: high - first] = self.value[low:high] + stems.loop_score[loop]
+        low, high = stems.stacked[s].tolist()
+        one[low - first: high - first] = -np.inf
+        more = inner + self.chain[self.after[first:], self.bound[s]]
+        more += self.missing + 2.0 * self.branch  # of the closing stem and of the first inside; the others have theirs
+        return one, more
+
+    def best(self, k: int) -> list[Decoded]:
+        """The ``k`` best structures, in descending order of score."""
+        return list(islice(self._in_order(), k))
+
+    def _in_order(self) -> Iterator[Decoded]:
+        """All structures in descending order of score, by best-first search over unfinished derivations.
+
+        A derivation is a stack of goals; its bound is the gain so far and the best score of each goal. It waits with its
+        top goal's next choice; taking that choice replaces the goal, and the choice after it waits in its place.
+        """
+        choices: dict[_Goal, _Choices] = {}
+        order = count()  # of equal bounds the one that came first
+        start: _Goal = ("outside", 0, 0)
+        waiting = [(-self.outside[0], next(order), 0.0, None, (start, None), 0)]
+        while waiting:
+            bound, _, gain, chosen, (goal, rest), rank = heapq.heappop(waiting)
+            of_goal = choices.get(goal)
+            if of_goal is None:
+                of_goal = choices[goal] = _Choices(self, goal)
+            drop = of_goal.score(rank) - of_goal.score(rank + 1)
+            if np.isfinite(drop):
+                heapq.heappush(waiting, (bound + drop, next(order), gain, chosen, (goal, rest), rank + 1))
+            choice = of_goal.choice(rank)
+            chosen = (choice.stem, choice.loop, choice.missing_loops, chosen)
+            for later in reversed(choice.goals):
+                rest = (later, rest)
+            if rest is None:
+                yield self._decoded(chosen, gain + choice.gain)
+            else:
+                heapq.heappush(waiting, (bound, next(order), gain + choice.gain, chosen, rest, 0))
+
+    def _decoded(self, chosen: _Link, score: float) -> Decoded:
+        stems, loops, missing = [], [], 0
+        while chosen is not None:
+            stem, loop, missing_loops, chosen = chosen
+            missing += missing_loops
+            if stem >= 0:
+                stems.append(stem)
+            if loop != NO_BOX:
+                loops.append(loop)
+        index = np.array(sorted(stems), np.int64)
+        boxes = np.sort(np.concatenate([self.stems.box[index], np.array(loops, np.int64)]))
+        return Decoded(self.stems.pairs_of(index), boxes, float(score), missing)
+
+
+class _Choices:
+    """The ways to fill one goal, best first; ranks after the best are sorted only when one is asked for."""
+
+    def __init__(self, table: _Nested, goal: _Goal) -> None:
+        self.table = table
+        self.goal = goal
+        self.scores = getattr(self, f"_{goal[0]}_scores")(*goal[1:])
+        self.best = int(np.argmax(self.scores))
+        self.order: np.ndarray | None = None
+
+    def _option(self, rank: int) -> int:
+        if rank == 0:
+            return self.best
+        if self.order is None:
+            self.order = np.argsort(-self.scores, kind="stable")
+        return int(self.order[rank])
+
+    def score(self, rank: int) -> float:
+        """The best score of a structure that fills the goal in this way; ``-inf`` beyond the last."""
+        return float(self.scores[self._option(rank)]) if rank < len(self.scores) else -np.inf
+
+    def choice(self, rank: int) -> _Choice:
+        """The way of this rank, 0 the best."""
+        return getattr(self, f"_{self.goal[0]}_choice")(*self.goal[1:], self._option(rank))
+
+    def _stem(self, t: int, extra: float, goals: tuple[_Goal, ...], loop: int = NO_BOX, missing: int = 0) -> _Choice:
+        return _Choice(t, loop, missing, self.table.stems.score[t] + extra, (("inside", t, 0), *goals))
+
+    # From row r on in the exterior loop: nothing (option 0), or the first stem and what follows it.
+
+    def _outside_scores(self, row: int, _: int) -> np.ndarray:
+        table = self.table
+        first = self._first(row)
+        return np.concatenate([[0.0], table.value[first:] + table.outside[table.after[first:]]])
+
+    def _outside_choice(self, row: int, _: int, option: int) -> _Choice:
+        if option == 0:
+            return _Choice(-1, NO_BOX, 0, 0.0, ())
+        t = self._first(row) + option - 1
+        return self._stem(t, 0.0, (("outside", int(self.table.after[t]), 0),))
+
+    # Inside stem s: a hairpin loop (option 0), one stem behind an internal loop, or the first stem of a multiloop.
+
+    def _inside_scores(self, s: int, _: int) -> np.ndarray:
+        return np.concatenate([[self.table.stems.hairpin[s]], *self.table._inside(s)])
+
+    def _inside_choice(self, s: int, _: int, option: int) -> _Choice:
+        table, stems = self.table, self.table.stems
+        if option == 0:
+            box = int(stems.hairpin_box[s])
+            return _Choice(-1, box, int(box == NO_BOX), stems.hairpin[s], ())
+        first = int(table.first_inside[s])
+        more, t = divmod(option - 1, len(stems) - first)
+        t += first
+        if more:
+            chain = ("chain", int(table.after[t]), int(table.bound[s]))
+            return self._stem(t, table.missing + 2.0 * table.branch, (chain,), missing=1)
+        for loop in range(*stems.loops[s].tolist()):
+            low, high = stems.loop_stems[loop].tolist()
+            if low <= t < high:
+                return self._stem(t, stems.loop_score[loop], (), loop=int(stems.loop_box[loop]))
+        return self._stem(t, table.missing, (), missing=1)
+
+    # A chain from row r on up to column c: the first stem as the last one, or with a chain behind it.
+
+    def _chain_scores(self, row: int, column: int) -> np.ndarray:
+        table = self.table
+        first = self._first(row)
+        alone = np.where(table.column[first:] <= column, table.value[first:] + table.branch, -np.inf)
+        return np.concatenate([alone, alone + table.chain[table.after[first:], column]])
+
+    def _chain_choice(self, row: int, column: int, option: int) -> _Choice:
+        table = self.table
+        first = self._first(row)
+        more, t = divmod(option, len(table.stems) - first)
+        t += first
+        return self._stem(t, table.branch, (("chain", int(table.after[t]), column),) if more else ())
+
+    def _first(self, row: int) -> int:
+        """The first stem of a table row; behind the last row, the number of stems."""
+        return int(self.table.first_of_row[row]) if row < len(self.table.first_of_row) else len(self.table.stems)

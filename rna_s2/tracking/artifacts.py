@@ -1,0 +1,66 @@
+"""Files of runs: what a run kept, brought back to disk."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from rna_s2.fitting.loop import BEST, CHECKPOINTS, LAST
+from rna_s2.options.files import atomic_path
+from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
+
+logger = logging.getLogger(__name__)
+
+
+def fetch_artifact(run_id: str, artifact: str, folder: Path) -> Path | None:
+    """A file that a run kept, copied into ``folder``; None where the run has no such file.
+
+    Raises:
+        UserError: the run is unknown, or the tracking store cannot be reached.
+    """
+    client = open_client()
+    try:
+        parent = str(Path(artifact).parent)
+        listed = client.list_artifacts(run_id, None if parent == "." else parent)
+        if artifact not in {entry.path for entry in listed}:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(client.download_artifacts(run_id, artifact, str(folder)))
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
+
+
+def fetch_checkpoints(run_id: str, folder: Path) -> None:
+    """Bring the copies of a run's checkpoints to where its training looks for them, unless they are there; says where there
+    are none.
+
+    Raises:
+        UserError: the run is unknown, the tracking store cannot be reached, or ``folder`` cannot be written.
+    """
+    if (folder / LAST).is_file():
+        return
+    fetched_to = folder / "fetched"
+    for name in (BEST, LAST):  # a training goes by the last one, so that comes when the other is there
+        fetched = fetch_artifact(run_id, f"{CHECKPOINTS}/{name}", fetched_to)
+        if fetched is not None:
+            with atomic_path(folder / name) as temporary:
+                shutil.move(fetched, temporary)
+    shutil.rmtree(fetched_to, ignore_errors=True)
+    if not (folder / LAST).is_file():
+        logger.warning("run %s has no checkpoint yet; it starts from the beginning", run_id)
+
+
+def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, float]]]:
+    """The figures of a run over its epochs: per name the (step, value) pairs, the newest value of each step.
+
+    Raises:
+        UserError: the run is unknown, or the tracking store cannot be reached.
+    """
+    client = open_client()
+    try:
+        return {
+            name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names
+        }
+    except STORE_ERRORS as error:
+        raise store_error(error) from error

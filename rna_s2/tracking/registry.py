@@ -1,0 +1,207 @@
+"""Trained models in MLflow: logged without pickles, registered, and found again through the alias ``champion``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+
+from rna_s2.options.errors import UserError
+from rna_s2.options.places import PROJECT_ROOT
+from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
+from rna_s2.tracking.runs import MlflowTracker
+
+CHAMPION = "champion"
+PACKAGE = "rna_s2"
+"""The one folder of code that travels with a model."""
+
+_INFERENCE_PACKAGES = frozenset(
+    {"filelock", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch"}
+)
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """What models of one kind have in common.
+
+    Attributes:
+        stage: tag ``stage`` of the logged model.
+        code: the module that MLflow keeps with the model and runs when it is loaded, in this folder.
+        artifact: name under which that code finds the folder with the weights.
+        signature: columns in and out.
+        champion_metric: the figure whose highest value makes a version the champion.
+        packages: what its code needs beside what every model does, as pinned in requirements.txt (lower-case names).
+    """
+
+    stage: str
+    code: str
+    artifact: str
+    signature: ModelSignature
+    champion_metric: str
+    packages: tuple[str, ...] = ()
+
+    @property
+    def version_tag(self) -> str:
+        """The tag in which a registered version keeps its :attr:`champion_metric`."""
+        return self.champion_metric.replace("/", "_")
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """Where a model is found: its MLflow id and address; registered version and whether it is the champion now."""
+
+    model_id: str
+    uri: str
+    version: str | None
+    is_champion: bool
+
+
+def log_model(
+    tracker: MlflowTracker,
+    folder: Path,
+    kind: ModelKind,
+    *,
+    name: str,
+    registered_name: str | None,
+    input_example: pd.DataFrame,
+    metrics: Mapping[str, float],
+    step: int = 0,
+    tags: Mapping[str, str] = {},
+) -> LoggedModel:
+    """Logs a model with a run; registers it where it has a name for that.
+
+    The model is code (this project's modules for inference travel with it) and weights in safetensors: no pickle is
+    stored, and it loads where the repository has never been.
+
+    Args:
+        tracker: the run that trained it.
+        folder: its weights and what describes them.
+        kind: what it is.
+        name: name of the logged model.
+        registered_name: name in the registry (``s2-baseline``); None registers nothing. The alias ``champion`` moves to
+            the new version where its figure is better than the present champion's.
+        input_example: rows as a user would give them; kept with the model.
+        metrics: figures of the epoch that these weights are from, the kind's ``champion_metric`` among them.
+        step: that epoch.
+        tags: further tags of the logged model.
+
+    Raises:
+        UserError: the tracking store cannot be reached, or refuses the model.
+    """
+    client = tracker.client
+    finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+    example = input_example[[column.name for column in kind.signature.inputs.inputs]].reset_index(drop=True)
+    try:
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=tracker.run_id,
+            step=step,
+            tags={"stage": kind.stage, **tags},
+            python_model=str(Path(__file__).with_name(kind.code)),
+            artifacts={kind.artifact: str(folder)},
+            code_paths=[str(PROJECT_ROOT / PACKAGE)],
+            signature=kind.signature,
+            input_example=example,
+            pip_requirements=inference_requirements(
+                PROJECT_ROOT / "requirements.txt", _INFERENCE_PACKAGES.union(kind.packages)
+            ),
+        )
+        now = mlflow.utils.time.get_current_time_millis()
+        client.log_batch(
+            tracker.run_id, metrics=[Metric(k, v, now, step, model_id=info.model_id) for k, v in finite.items()]
+        )
+        if registered_name is None:
+            return LoggedModel(info.model_id, info.model_uri, None, False)
+        version, is_champion = _register(client, info, tracker.run_id, registered_name, kind, finite)
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
+    return LoggedModel(info.model_id, info.model_uri, version, is_champion)
+
+
+def _register(
+    client: MlflowClient, info, run_id: str, name: str, kind: ModelKind, figures: Mapping[str, float]
+) -> tuple[str, bool]:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    figure = figures.get(kind.champion_metric)
+    tags = {} if figure is None else {kind.version_tag: repr(figure)}
+    version = str(client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id).version)
+    return version, _choose_champion(client, name, kind) == version
+
+
+def _choose_champion(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
+    """Moves the alias to the version with the best figure, of equal ones the first; None where none has a figure.
+
+    Another process may register a version at the same time, and whoever sets the alias last may not have seen it: so each
+    looks again after it has set it.
+    """
+    champion = None
+    while True:
+        best = _best_version(client, name, kind)
+        if best == champion:
+            return champion
+        if client.get_registered_model(name).aliases.get(CHAMPION) != best:
+            client.set_registered_model_alias(name, CHAMPION, best)
+        champion = best
+
+
+def _best_version(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
+    figures = {}
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        figures |= {int(v.version): float(v.tags[kind.version_tag]) for v in page if kind.version_tag in v.tags}
+        token = page.token
+        if not token:
+            break
+    return str(min(figures, key=lambda version: (-figures[version], version))) if figures else None
+
+
+def champion_uri(name: str) -> str:
+    """The address of the best version of a registered model.
+
+    Raises:
+        UserError: no such model is registered, it has no champion, or the tracking store cannot be reached.
+    """
+    client = open_client()
+    try:
+        client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise store_error(error) from error
+        names = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none yet"
+        raise UserError(f"no champion of a model '{name}' is registered; registered models: {names}") from error
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
+    return f"models:/{name}@{CHAMPION}"
+
+
+def inference_requirements(requirements: Path, packages: Collection[str] = _INFERENCE_PACKAGES) -> list[str]:
+    """The lines of a requirements file that pin the given packages (lower-case names).
+
+    Raises:
+        ValueError: one of them is not pinned there.
+    """
+    pins = {}
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==\S+", line.strip())
+        if match:
+            pins[match[1].lower()] = line.strip()
+    missing = sorted(set(packages) - set(pins))
+    if missing:
+        raise ValueError(f"{requirements} does not pin {', '.join(missing)}")
+    return [pins[name] for name in sorted(packages)]
