@@ -29,7 +29,7 @@ import torch
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.boxtables.write import write_table
 from rna_s2.options.base import load_yaml
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, open_network
+from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.sequence import decode, encode
 from rna_s2.s1 import proposals
@@ -149,7 +149,7 @@ def folding_rate(length: int) -> float:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=str(SHIPPED_NETWORK), help="folder of a trained network")
+    parser.add_argument("--model", default=str(SHIPPED_S1), help="folder of a trained network")
     parser.add_argument("--precision", choices=("32", "bf16"), default=InferenceOptions().precision)
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch; 1 measures CPU time, more wall time")
     parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS, help="lengths of the sequences, in bases")

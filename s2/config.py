@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from rna_s2.fitting.devices import PRECISION_HELP, Precision
 from rna_s2.options.base import Options
+from rna_s2.options.command_line import called
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,7 +51,7 @@ class SplitConfig(Options):
 
     by: Literal["order", "group"] = Field(
         "group", description="order: the first rows train; group: no transcript on both sides, and of rows without"
-        " transcript_id no similar sequence"
+        " transcript_id no similar sequence", json_schema_extra=called("split"),
     )
     train_share: float = Field(0.8, gt=0, lt=1, description="share that trains of the rows that are not put aside")
     test_share: float = Field(0.0, ge=0, lt=1, description="share of the rows put aside: they neither train nor validate")
@@ -115,7 +116,7 @@ class AugmentationConfig(Options):
 class TrainingConfig(Options):
     """How the network is trained; the defaults are the reference experiment's."""
 
-    epoch: int = Field(50, ge=1, description="passes over the training rows")
+    epoch: int = Field(50, ge=1, description="passes over the training rows", json_schema_extra=called("epochs"))
     batch_size: int = Field(2, ge=1, description="rows in a batch")
     max_boxes: int = Field(
         0, ge=0, description="rows with more boxes do not train a network (rules of a study learn from them all the same); "

@@ -19,6 +19,7 @@ from rna_s2.engine.tracker import Tracker
 from rna_s2.fitting.devices import chosen_device
 from rna_s2.fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
 from rna_s2.options.base import Options
+from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import ragged_take
 from rna_s2.s2.batches import Batch, EpochBatches, OrderedBatches
@@ -39,9 +40,12 @@ class S2Config(Options):
     """The S2 part of a training: network, split, augmentation, training."""
 
     network: NetworkConfig = Field(default_factory=NetworkConfig, description="size of the network")
-    split: SplitConfig = Field(default_factory=SplitConfig, description="which rows train")
+    split: SplitConfig = Field(default_factory=SplitConfig, description="which rows train", json_schema_extra=shown("split"))
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, description="changes to training rows")
-    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how it is trained")
+    training: TrainingConfig = Field(
+        default_factory=TrainingConfig, description="how it is trained",
+        json_schema_extra=shown("epochs", "batch_size", "precision"),
+    )
 
 
 class S2Module(TrackedModule):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import yaml
 
 import rna_s2.reports.notebook
-from rna_s2.options.base import leaf_fields
 from rna_s2.options.errors import UserError
 from rna_s2.reports.comparison import CheckFailed, check_control, compare_rows, observations, reference_figures, summary_table
 from rna_s2.reports.notebook import run_notebook
@@ -183,30 +180,3 @@ def test_a_kernel_that_ends_or_takes_too_long_leaves_a_page(tmp_path, monkeypatc
 def test_notebook_is_committed_without_outputs():
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         assert not cell.get("outputs") and cell.get("execution_count") is None
-
-
-ENTRY_POINTS = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
-
-
-@pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_mlproject_and_options_do_not_drift(name):
-    entry = ENTRY_POINTS[name]
-    words = entry["command"].split()
-    module = importlib.import_module(words[2])
-    assert name == module.COMMAND
-    pairs = dict(re.findall(r"--(\w+) \{(\w+)\}", entry["command"]))
-    assert all(option == parameter for option, parameter in pairs.items()) and set(pairs) == set(entry["parameters"])
-    leaves = leaf_fields(module.OPTIONS)
-    names = dict(getattr(module, "OVERRIDES", None) or {leaf: leaf for leaf in leaves})
-    config = getattr(module, "CONFIG_OPTION", None)
-    assert set(pairs) == set(names) | ({config} if config else set())
-    for option, dotted in names.items():
-        given, field = entry["parameters"][option].get("default"), leaves[dotted]
-        if field.is_required():
-            assert given is None or (config and given == "")
-        elif given:
-            default = field.get_default(call_default_factory=True)
-            shown = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else str(default)
-            assert given == (shown.lower() if isinstance(default, bool) else shown)
-        else:
-            assert config or field.get_default(call_default_factory=True) in ("", None)

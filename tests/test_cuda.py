@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pipeline.parallel_prediction import predict_on
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK
 from rna_s2.pipeline.structure_prediction import ChainOptions, Models, Prediction, Predictions, predict
 from rna_s2.rna.formats import Sequence
 from rna_s2.s1.model import load_network
@@ -36,7 +36,7 @@ def sequences() -> list[Sequence]:
 
 
 def shipped() -> Models:
-    return Models(load_network(ROOT / SHIPPED_NETWORK)[0], Scorer.load(ROOT / "data" / "s2_model"))
+    return Models(load_network(ROOT / SHIPPED_S1)[0], Scorer.load(ROOT / "data" / "s2_model"))
 
 
 def options_for(device: str, precision: str = "32") -> ChainOptions:

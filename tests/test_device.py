@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from rna_s2.commands import predict as predict_command
+from rna_s2.commands import propose as propose_main
 from rna_s2.fitting.devices import chosen_device, chosen_precision, has_bfloat16, warn_of_slow
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline import predict_file as predict_command
-from rna_s2.pipeline import propose_file as propose_main
 from rna_s2.s1.proposals import propose_boxes
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from tests.chain_models import small_models

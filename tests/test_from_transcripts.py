@@ -13,14 +13,16 @@ from mlflow.tracking import MlflowClient
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import Ragged
+from rna_s2.commands import compare as main_command
+from rna_s2.commands import train
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.base import load_yaml
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline import compare_models as main_module
-from rna_s2.pipeline import propose_file as propose_main
 from rna_s2.pipeline import sample as make_sample
-from rna_s2.pipeline import train_s2 as train
-from rna_s2.pipeline.stage1_tables import proposals_file, segments_file
+from rna_s2.pipeline.steps import propose as propose_main
+from rna_s2.pipeline.steps.propose import proposals_file
+from rna_s2.pipeline.steps.segments import segments_file
 from rna_s2.rna.boxes import Boxes, keys
 from rna_s2.s1.config import NetworkConfig
 from rna_s2.s1.model import save_network
@@ -78,7 +80,7 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     monkeypatch.setattr(main_module, "MODELS", ("baseline", "shuffle_label"))
     monkeypatch.setattr(main_module, "run_notebook", lambda notebook, page, environment: page.write_text("compared"))
     arguments = ["--transcripts", fasta, "--model", network, "--epochs", "1"]
-    report = main_module.main([*arguments, "--workers", "2"])
+    report = main_command.main([*arguments, "--workers", "2"])
     runs = children(report.run_id)
     assert [r.data.tags["stage"] for r in runs] == ["segments", "propose", "prune", *["featurize"] * 2, *["train"] * 2]
     assert {r.info.status for r in runs} == {"FINISHED"}
@@ -88,9 +90,9 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     assert runs[3].data.params["kind"] == "baseline"
     assert runs[3].data.metrics["count.rows"] == read_table(table).table.rows
 
-    for step in ("rna_s2.pipeline.stage1_tables.run_segments", "rna_s2.pipeline.stage1_tables.run_propose", "rna_s2.pipeline.prepare.prune", "rna_s2.pipeline.prepare.featurize"):
-        monkeypatch.setattr(step, lambda *a, **k: pytest.fail("is made again"))
-    again = main_module.main([*arguments, "--workers", "1"])
+    for step in ("segments.run_segments", "propose.run_propose", "prune.run_prune", "featurize.run_featurize"):
+        monkeypatch.setattr(f"rna_s2.pipeline.steps.{step}", lambda *a, **k: pytest.fail("is made again"))
+    again = main_command.main([*arguments, "--workers", "1"])
     runs = children(again.run_id)
     assert [r.data.tags["reused"] for r in runs[:2]] == ["true"] * 2
     first, second = (r.trainings["baseline"].val.metrics["auroc"] for r in (report, again))
@@ -104,7 +106,7 @@ def test_one_training_takes_transcripts_in_place_of_its_config_s_table(inputs, t
     assert [r.data.tags["stage"] for r in children(report.run_id)] == ["segments", "propose"]
 
 
-@pytest.mark.parametrize("command", [main_module, train])
+@pytest.mark.parametrize("command", [main_command, train])
 def test_a_table_and_transcripts_at_once_are_refused(command):
     with pytest.raises(UserError, match="give either in_file or transcripts, not both") as raised:
         command.main(["--in_file", "a.parquet", "--transcripts", "b.fa"])
@@ -112,7 +114,7 @@ def test_a_table_and_transcripts_at_once_are_refused(command):
 
 
 def test_without_a_network_the_chain_says_so_before_it_proposes(inputs, tmp_path):
-    with pytest.raises(UserError, match="holds no stage 1 network"):
+    with pytest.raises(UserError, match="no such folder"):
         proposals_file(Path(inputs[0]), str(tmp_path / "none"), SelectionOptions(), str(tmp_path))
     assert not list(tmp_path.iterdir())
 

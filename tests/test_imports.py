@@ -9,68 +9,67 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("entry", "rna", "boxtables", "energies", "fitting", "pruning", "s1", "s2", "structures", "tracking", "pipeline")
+PACKAGE = ROOT / "rna_s2"
+BELOW_ALL = {"options", "engine"}
+DOMAIN = {"rna", "boxtables", "energies", *BELOW_ALL}
 
 MAY_IMPORT = {
-    "entry": set(),
+    "options": set(),
+    "engine": {"options"},
     "rna": set(),
-    "boxtables": {"rna", "entry"},
-    "energies": {"rna", "entry"},
-    "fitting": {"entry"},
-    "pruning": {"boxtables", "rna", "entry"},
-    "s1": {"boxtables", "rna", "entry", "fitting"},
-    "s2": {"boxtables", "rna", "energies", "entry", "fitting"},
-    "structures": {"boxtables", "rna", "energies", "entry"},
-    "tracking": {"boxtables", "rna", "entry", "fitting", "s1", "s2"},
-    "pipeline": set(ROOMS),
+    "boxtables": {"rna", *BELOW_ALL},
+    "energies": {"rna", *BELOW_ALL},
+    "fitting": BELOW_ALL,
+    "pruning": {"boxtables", "rna", *BELOW_ALL},
+    "s1": {"boxtables", "rna", "fitting", *BELOW_ALL},
+    "s2": {*DOMAIN, "fitting"},
+    "structures": DOMAIN,
+    "reports": {*DOMAIN, "structures", "s2"},
+    "tracking": {"rna", "fitting", *BELOW_ALL},
+    "pipeline": {*DOMAIN, "fitting", "pruning", "s1", "s2", "structures", "reports", "tracking"},
 }
+MAY_IMPORT["commands"] = set(MAY_IMPORT)
+ROOMS = set(MAY_IMPORT)
+
 TORCH = {"torch", "pytorch_lightning", "torchmetrics"}
 REFUSED_LIBRARIES = {room: {"mlflow"} for room in ROOMS if room != "tracking"}
-REFUSED_LIBRARIES["pruning"] |= TORCH
-REFUSED_LIBRARIES["boxtables"] |= TORCH
-REFUSED_LIBRARIES["structures"] |= TORCH
-REFUSED_LIBRARIES["energies"] |= TORCH
+for without_torch in ("pruning", "boxtables", "structures", "energies"):
+    REFUSED_LIBRARIES[without_torch] |= TORCH
+
+MODEL_CODE = "_model_code.py"
+"""Ending of the modules that MLflow keeps with a model and runs where it is loaded: they are commands of a kind."""
 
 
 def imported(source: str) -> set[str]:
-    """Top-level names of everything a module imports, in functions too."""
+    """Dotted names of everything a module imports, in functions too."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute in this project"
-            names.add(node.module.partition(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def is_entry_point(source: str) -> bool:
-    """Whether a module defines ``main``."""
-    return any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in ast.parse(source).body)
-
-
 def modules(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
-
-
-MODEL_CODE = "_model_code.py"
-"""Ending of the modules that MLflow keeps with a model and runs where it is loaded: they may import what goes with it."""
+    return sorted((PACKAGE / room).resolve().rglob("*.py"))
 
 
 def wrong_imports(room: str, source: str, name: str = "") -> set[str]:
     names = imported(source)
-    rooms = names & set(ROOMS) - {room} - MAY_IMPORT[room]
+    rooms = {each.split(".")[1] for each in names if each.startswith("rna_s2.")} & ROOMS
+    wrong = rooms - {room} - MAY_IMPORT[room]
     if name.endswith(MODEL_CODE):
-        rooms &= {room, "tracking"}
-    if is_entry_point(source):
-        rooms -= {"tracking"}
-    libraries = names & REFUSED_LIBRARIES.get(room, set())
+        wrong &= {"commands"}
+    top = {each.partition(".")[0] for each in names}
+    libraries = top & REFUSED_LIBRARIES.get(room, set())
     if room == "rna":
-        libraries |= names - set(ROOMS) - {"numpy"} - sys.stdlib_module_names
-    return rooms | libraries
+        libraries |= top - {"rna_s2", "numpy"} - sys.stdlib_module_names
+    return wrong | libraries | (top & ROOMS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_imports_only_what_it_may(room):
     assert modules(room), f"the room {room} is empty"
     found = {
@@ -80,8 +79,21 @@ def test_a_room_imports_only_what_it_may(room):
 
 
 def test_every_room_is_known():
-    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert rooms == set(ROOMS)
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} == ROOMS
+    assert {path.name for path in PACKAGE.iterdir() if path.is_symlink()} == {"s2", "pruning"}
+    for room in ("s2", "pruning"):
+        assert (PACKAGE / room).readlink() == Path("..", room)
+
+
+def test_nothing_is_imported_but_below_the_package():
+    """A module that is imported under two names exists twice in a process: ``s2/`` and ``pruning/`` lie at the top level too."""
+    files = [*ROOT.glob("*.py"), *(p for f in ("tests", "benchmarks", "docs") for p in (ROOT / f).rglob("*.py"))]
+    for path in files:
+        wrong = {name.partition(".")[0] for name in imported(path.read_text())} & ROOMS
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}; begin with rna_s2"
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        for room in ROOMS:
+            assert f"from {room}." not in notebook.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -91,34 +103,18 @@ def test_every_room_is_known():
         ("rna", "import numpy, json", set()),
         ("pruning", "def rule():\n    import torch", {"torch"}),
         ("s2", "from rna_s2.s1.network import Maps", {"s1"}),
+        ("s2", "from rna_s2 import s1", {"s1"}),
         ("s2", "from rna_s2.tracking.runs import start_run", {"tracking"}),
-        ("s2", "from rna_s2.tracking.runs import start_run\ndef main(argv): ...", set()),
+        ("s2", "from rna_s2.tracking.runs import start_run\ndef main(argv): ...", {"tracking"}),
         ("s2", "import mlflow\ndef main(argv): ...", {"mlflow"}),
+        ("s2", "from s2.network import BoxNetwork", {"s2"}),
         ("structures", "def energy():\n    import RNA", set()),
         ("structures", "from rna_s2.s2.scorer import Scorer\nimport torch", {"s2", "torch"}),
         ("pipeline", "import mlflow.pyfunc", {"mlflow"}),
-        ("entry", "from rna import boxes", {"rna"}),
+        ("pipeline", "from rna_s2.commands.train import main", {"commands"}),
+        ("tracking", "from rna_s2.s2.scorer import Scorer", {"s2"}),
+        ("options", "from rna_s2.rna import boxes", {"rna"}),
     ],
 )
 def test_the_check_itself(room, source, wrong):
     assert wrong_imports(room, source) == wrong
-
-
-@pytest.mark.parametrize("kind", ["S1_MODEL", "S2_MODEL", "STRUCTURE_MODEL"])
-def test_the_code_of_a_model_imports_only_rooms_that_go_with_it(kind):
-    """Whatever is reached from it, at whatever depth: nothing else is there when the model is loaded elsewhere."""
-    from rna_s2.tracking import models
-
-    kept = getattr(models, kind)
-    reached, todo = set(), [ROOT / "tracking" / kept.code]
-    while todo:
-        path = todo.pop()
-        if path in reached or not path.is_file():
-            continue
-        reached.add(path)
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in ROOMS:
-                assert node.module.partition(".")[0] in kept.rooms, f"{path.name} imports {node.module}"
-                todo.append(ROOT / Path(*node.module.split(".")).with_suffix(".py"))
-                todo += [ROOT / Path(*node.module.split("."), f"{alias.name}.py") for alias in node.names]
-    assert len(reached) > 5

@@ -6,21 +6,23 @@ import errno
 import os
 import signal
 import stat
+from dataclasses import replace
 
 import pytest
 from pydantic import Field
 
-from rna_s2.options.base import Options, check_outputs, parse
+from rna_s2.commands.train import COMMAND
+from rna_s2.options.base import Options, check_outputs
+from rna_s2.options.command_line import Command, option_keys, parse
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.pipeline.train_config import SAMPLE, TrainConfig
-from rna_s2.pipeline.train_s2 import INSTEAD, OVERRIDES
+
+PLAIN = Command("train", TrainConfig, "", config="")
 
 
 def read(*arguments: str) -> TrainConfig:
-    return parse(
-        TrainConfig, arguments, command="train", description="", overrides=OVERRIDES, config_option="config"
-    )
+    return parse(PLAIN, arguments)
 
 
 def refused(*arguments: str) -> str:
@@ -60,10 +62,7 @@ def test_an_option_takes_the_place_of_another_key_of_the_file(config):
     given = config("data: {in_file: mine.parquet, max_rejects: 3}\n")
 
     def sources(*arguments: str) -> tuple[str, str]:
-        data = parse(
-            TrainConfig, arguments, command="train", description="", overrides=OVERRIDES, config_option="config",
-            instead=INSTEAD,
-        ).data
+        data = parse(replace(COMMAND, find_config=None), arguments).data
         return data.in_file, data.transcripts
 
     assert sources(*given) == ("mine.parquet", "")
@@ -134,7 +133,7 @@ class Lists(Options):
 def test_a_wrong_item_of_a_list_is_one_complaint_about_its_source(config):
     def said(*arguments: str) -> str:
         with pytest.raises(UserError) as caught:
-            parse(Lists, arguments, command="count", description="", config_option="config")
+            parse(Command("count", Lists, "", config=""), arguments)
         return str(caught.value)
 
     message = said(*config("names: [a]\n"), "--counts", "x")
@@ -202,7 +201,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize("arguments", [("--epoch", "3"), ("--epochs",), ("3",)])
 def test_an_unknown_option_is_refused_with_those_there_are(arguments):
     message = refused(*arguments)
-    assert "parameters are: config, in_file, transcripts, model, epochs" in message
+    assert f"parameters are: config, {', '.join(option_keys(TrainConfig))}" in message and "epochs" in message
 
 
 def test_help_names_every_option(capsys):
@@ -210,7 +209,7 @@ def test_help_names_every_option(capsys):
         read("--help")
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert all(f"--{name}" in shown for name in OVERRIDES)
+    assert all(f"--{name}" in shown for name in option_keys(TrainConfig))
 
 
 class Broken(Exception):

@@ -15,13 +15,11 @@ import pandas as pd
 import pytest
 from chain_models import EVERY_CELL, saved_models, small_models
 
+from rna_s2.commands.predict import COMMAND
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.options.base import parse
+from rna_s2.options.command_line import parse
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.predict_file import (
-    CONFIG_OPTION,
-    OPTIONS,
-    OVERRIDES,
     FileNames,
     PredictOptions,
     check_out_dir,
@@ -254,18 +252,17 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path):
 
 def test_options_reach_every_depth():
     arguments = ["--sequences", "a.fa", "--out_dir", "b", "--min_hairpin", "0", "--k", "2", "--selection", "union"]
-    found = parse(OPTIONS, arguments, command="predict", description="", overrides=OVERRIDES, config_option=CONFIG_OPTION)
+    found = parse(COMMAND, arguments)
     assert found.chain.decoding.min_hairpin == 0 and found.chain.selection.selection == "union" and found.chain.k == 2
     with pytest.raises(UserError, match="needs the decoder exact"):
-        parse(OPTIONS, [*arguments, "--decoder", "mea"], command="predict", description="", overrides=OVERRIDES,
-              config_option=CONFIG_OPTION)
+        parse(COMMAND, [*arguments, "--decoder", "mea"])
 
 
 def test_the_command_logs_a_run(tmp_path, tracking_uri):
     chosen = options(tmp_path)
     (tmp_path / "config.yaml").write_text(json.dumps(chosen.model_dump(mode="json", exclude_unset=True)))
     done = subprocess.run(
-        [sys.executable, "-m", "rna_s2.pipeline.predict_file", "--config", str(tmp_path / "config.yaml"), "--drawings", "1"],
+        [sys.executable, "-m", "rna_s2.commands.predict", "--config", str(tmp_path / "config.yaml"), "--drawings", "1"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-import rna_s2.pipeline.featurize_file
-import rna_s2.pipeline.propose_file
-import rna_s2.pipeline.prune_file
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
+from rna_s2.commands import featurize as featurize_command
+from rna_s2.commands import propose as propose_command
+from rna_s2.commands import prune as prune_command
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import run_command
-from rna_s2.pipeline.featurize_file import FeaturizeOptions, run_featurize
-from rna_s2.pipeline.prune_file import PruneOptions, run_prune
+from rna_s2.pipeline.steps.featurize import FeaturizeOptions, run_featurize
+from rna_s2.pipeline.steps.prune import PruneOptions, run_prune
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
 from rna_s2.rna.boxes import BOX_COLUMNS
 from rna_s2.s2.build import build_network
@@ -81,7 +81,7 @@ def only_run(experiment: str = "rna-s2"):
 @pytest.mark.parametrize("name", ["pruned.parquet", "pruned.pkl.gz"])
 def test_prune_writes_the_pruned_table(tracking_uri: str, raw: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "new" / name
-    assert run(rna_s2.pipeline.prune_file, "--in_file", raw, "--out_file", out, *REFERENCE) == 0
+    assert run(prune_command, "--in_file", raw, "--out_file", out, *REFERENCE) == 0
     frame = pd.read_parquet(out) if name.endswith("parquet") else pd.read_pickle(out)  # noqa: S301 - written here
     assert frame.index.tolist() == [10, 20, 30]
     assert set(frame.columns) == {*raw_frame().columns, "df_target", "n_bb_found"}
@@ -104,10 +104,10 @@ def test_prune_writes_the_pruned_table(tracking_uri: str, raw: Path, tmp_path: P
 def test_your_own_sequences_are_proposed_pruned_and_scored(tracking_uri: str, tmp_path: Path, capsys) -> None:
     sequences, proposed, pruned = (tmp_path / name for name in ("my.fa", "proposed.parquet", "pruned.parquet"))
     sequences.write_text(">a\nGGGGGCUUCGGCCCCCAAGR\n>b\nACG\n")
-    assert run(rna_s2.pipeline.propose_file, "--in_file", sequences, "--out_file", proposed, "--model", ROOT / "data" / "s1_compact") == 0
-    assert run(rna_s2.pipeline.prune_file, "--in_file", proposed, "--out_file", pruned) == 1
+    assert run(propose_command, "--in_file", sequences, "--out_file", proposed, "--model", ROOT / "data" / "s1_compact") == 0
+    assert run(prune_command, "--in_file", proposed, "--out_file", pruned) == 1
     assert "column bounding_boxes missing" in capsys.readouterr().err and not pruned.exists()
-    assert run(rna_s2.pipeline.prune_file, "--in_file", proposed, "--out_file", pruned, "--require_targets", "false") == 0
+    assert run(prune_command, "--in_file", proposed, "--out_file", pruned, "--require_targets", "false") == 0
     frame = pd.read_parquet(pruned)
     assert frame["seq"].tolist() == ["GGGGGCUUCGGCCCCCAAGN", "ACG"] and len(frame["bb_stem"].iloc[0])
     assert not {"df_target", "n_bb_found", "bounding_boxes"} & set(frame)
@@ -126,7 +126,7 @@ def test_the_written_table_is_the_pruned_one(raw: Path, tmp_path: Path) -> None:
 
 def test_what_a_prune_run_tracks(tracking_uri: str, raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "pruned.parquet"
-    assert run(rna_s2.pipeline.prune_file, "--in_file", raw, "--out_file", out, "--max_len", 11, *REFERENCE) == 0
+    assert run(prune_command, "--in_file", raw, "--out_file", out, "--max_len", 11, *REFERENCE) == 0
     found = only_run()
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "prune raw_s1_pred.pkl.gz"
@@ -185,7 +185,7 @@ def test_unusable_rows_stop_the_run(
 ) -> None:
     out = tmp_path / "p.parquet"
     out.write_text("from before")
-    assert run(rna_s2.pipeline.prune_file, "--in_file", spoiled(tmp_path), "--out_file", out) == 1
+    assert run(prune_command, "--in_file", spoiled(tmp_path), "--out_file", out) == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error:")]
     assert "1 of 3 rows cannot be used" in line
     assert "row 0 (index 10), column seq" in line
@@ -243,7 +243,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     path, out = tmp_path / "in.pkl.gz", tmp_path / "out"
     make(path)
-    assert run(rna_s2.pipeline.prune_file, "--in_file", path, "--out_file", out / "p.parquet") == 1
+    assert run(prune_command, "--in_file", path, "--out_file", out / "p.parquet") == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error:")]
     assert complaint in line
     assert not (tmp_path / "executed").exists()
@@ -269,7 +269,7 @@ def test_prune_refuses_wrong_options(
     before = raw.read_bytes()
     (tmp_path / "folder.parquet").mkdir()
     files = {"--in_file": raw.name, "--out_file": "p.parquet"} | dict(zip(argv[::2], argv[1::2], strict=True))
-    assert run(rna_s2.pipeline.prune_file, *[text for pair in files.items() for text in pair]) == 1
+    assert run(prune_command, *[text for pair in files.items() for text in pair]) == 1
     assert complaint in capsys.readouterr().err
     assert raw.read_bytes() == before
     assert not (tmp_path / "p.parquet").exists()
@@ -288,7 +288,7 @@ def test_featurize_writes_what_the_function_gives(
     tracking_uri: str, pruned: Path, tmp_path: Path, kind: str
 ) -> None:
     argv = ["--in_file", pruned, "--out_file", "enc", "--kind", kind, "--keep_partial", "true", "--seed", 3]
-    assert run(rna_s2.pipeline.featurize_file, *argv) == 0
+    assert run(featurize_command, *argv) == 0
     written = load(tmp_path / "enc")
     expected = featurize(read_table(pruned).table, kind, keep_partial=True, seed=3)
     assert written.meta.model_copy(update={"source": ""}) == expected.meta.model_copy(update={"source": ""})
@@ -331,7 +331,7 @@ def test_featurize_refuses(
     write_table(read_table(pruned).table.take_rows(np.array([1])), tmp_path / "hopeless.parquet")
     before = pruned.read_bytes()
     files = {"--in_file": pruned.name, "--out_file": "enc"} | dict(zip(argv[::2], argv[1::2], strict=True))
-    assert run(rna_s2.pipeline.featurize_file, *[text for pair in files.items() for text in pair]) == 1
+    assert run(featurize_command, *[text for pair in files.items() for text in pair]) == 1
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error:")]
     assert complaint in line
     assert pruned.read_bytes() == before
@@ -345,12 +345,12 @@ def test_both_commands_in_processes_of_their_own(tracking_uri: str, raw: Path, t
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
 
-    done = command("rna_s2.pipeline.prune_file", "--in_file", raw.name, "--out_file", "p.parquet", "--rejects_file", "", *REFERENCE)
+    done = command("rna_s2.commands.prune", "--in_file", raw.name, "--out_file", "p.parquet", "--rejects_file", "", *REFERENCE)
     assert done.returncode == 0, done.stderr
-    done = command("rna_s2.pipeline.featurize_file", "--in_file", "p.parquet", "--out_file", "enc", "--kind", "s1_features")
+    done = command("rna_s2.commands.featurize", "--in_file", "p.parquet", "--out_file", "enc", "--kind", "s1_features")
     assert done.returncode == 0, done.stderr
     assert load(tmp_path / "enc").features.shape == (2, 11)
-    failed = command("rna_s2.pipeline.featurize_file", "--in_file", "q.parquet", "--out_file", "enc2")
+    failed = command("rna_s2.commands.featurize", "--in_file", "q.parquet", "--out_file", "enc2")
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert "error: q.parquet: no such file" in failed.stderr

@@ -364,7 +364,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
         tracker.dataset("d", "e" * 64, "s", "train", {})
         tracker.text("report", "report.txt")
     (kept,) = Path("outputs/unsent").glob("*.jsonl")
-    assert f"python -m rna_s2.tracking.resend {kept}" in caplog.text
+    assert f"python -m rna_s2.commands.resend {kept}" in caplog.text
     assert MlflowClient().get_run(tracker.run_id).info.status == "RUNNING"
 
     monkeypatch.setattr(resend, "perform", runs.perform)

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from rna_s2.commands.compact_s1 import main
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.base import validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.pipeline.compact_network import CompactOptions, main, run_compact
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, TRAINED_NETWORK
+from rna_s2.pipeline.compact_network import CompactOptions, run_compact
+from rna_s2.pipeline.model_folders import SHIPPED_S1, TRAINED_S1
 from rna_s2.rna.sequence import encode_many
 from rna_s2.s1.compact import CHANNELS_AT_A_TIME, ON, Moments, _fewest, _solved, compacted, difference
 from rna_s2.s1.config import NetworkConfig
@@ -201,7 +202,7 @@ def test_the_command_keeps_what_is_no_network(tmp_path, tracking_uri):
         run_compact(options_of(tmp_path), MemoryTracker())
     assert (tmp_path / "small" / "notes.txt").read_text() == "mine"
     for given, said in (
-        (["--tolerance", "1.5"], "tolerance"), (["--length", "3"], "length"), (["--model", str(tmp_path / "no")], "no stage 1"),
+        (["--tolerance", "1.5"], "tolerance"), (["--length", "3"], "length"), (["--model", str(tmp_path / "no")], "no such folder"),
     ):
         with pytest.raises(UserError, match=said):
             main([*given, "--out_dir", str(tmp_path / "other")])
@@ -209,9 +210,9 @@ def test_the_command_keeps_what_is_no_network(tmp_path, tracking_uri):
 
 
 def test_the_shipped_network_is_the_trained_one_made_smaller_and_proposes_the_same():
-    trained, _ = load_network(ROOT / TRAINED_NETWORK)
-    shipped, about = load_network(ROOT / SHIPPED_NETWORK)
-    assert about["from_digest"] == file_digest(ROOT / TRAINED_NETWORK / WEIGHTS_FILE)
+    trained, _ = load_network(ROOT / TRAINED_S1)
+    shipped, about = load_network(ROOT / SHIPPED_S1)
+    assert about["from_digest"] == file_digest(ROOT / TRAINED_S1 / WEIGHTS_FILE)
     assert about["config"]["tolerance"] == CompactOptions.model_fields["tolerance"].default
     assert about["from"]["excluded"] == {"files": ["data/transcripts.fa.gz"], "transcripts": 14, "rows": 0}
     assert weight_count(shipped) < 0.65 * weight_count(trained)

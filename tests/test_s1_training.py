@@ -13,15 +13,19 @@ import yaml
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
+from rna_s2.commands import propose as propose_command
+from rna_s2.commands import selections as selections_command
+from rna_s2.commands import synthetic as synthetic_command
+from rna_s2.commands import train_s1 as train_command
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.fitting.loop import LAST
-from rna_s2.options.base import leaf_fields, load_yaml, validate
+from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
-from rna_s2.pipeline import propose_file as propose_main
 from rna_s2.pipeline import selections
 from rna_s2.pipeline import train_s1 as train_main
-from rna_s2.pipeline.stage1_tables import training_segments
-from rna_s2.s1 import synthetic
+from rna_s2.pipeline.steps import propose as propose_main
+from rna_s2.pipeline.steps.segments import training_segments
+from rna_s2.pipeline.steps.synthetic import SyntheticOptions, synthetic_transcripts
 from rna_s2.s1.card import _commit, _selection, _sources, network_card
 from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
@@ -29,7 +33,7 @@ from rna_s2.s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_
 from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
 from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from rna_s2.s1.selection import SelectionOptions
-from rna_s2.s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
+from rna_s2.s1.synthetic import random_transcripts
 from rna_s2.s1.training import rate_share, split_rows, train
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
@@ -184,8 +188,8 @@ def test_transcripts_become_tables_once(tmp_path):
 
 
 def test_the_command_line_of_a_card_trains_from_the_beginning():
-    said = train_main.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
-    assert said == "python -m rna_s2.pipeline.train_s1 --config 'a b.yaml' --epochs 3"
+    said = train_command.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
+    assert said == "python -m rna_s2.commands.train_s1 --config 'a b.yaml' --epochs 3"
 
 
 def test_rates_rise_and_fall():
@@ -201,7 +205,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals", "exclude": ["known.fa"]}
     Path("known.fa").write_text(">t3\nACGU\n>elsewhere\nACGU\n", encoding="utf-8")
     Path("s1.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    report = train_main.main(
+    report = train_command.main(
         ["--config", "s1.yaml", "--in_file", "segments.parquet", "--out_dir", "network", "--epochs", "1"]
     )
     assert report.model_version == "1"
@@ -211,13 +215,14 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert about["receptive_field"] == 1 + 2 * receptive_field(S1Config(**{"network": config["network"]}).network)
     card = Path("network", CARD_FILE).read_text(encoding="utf-8")
     assert card == network_card(about)
-    assert "python -m rna_s2.pipeline.train_s1 --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n" in card
+    command = "python -m rna_s2.commands.train_s1 --config s1.yaml --in_file segments.parquet --out_dir network --epochs 1\n"
+    assert command in card
     known = int((table.frame["transcript_id"] == "t3").sum())
     assert "No segment of the 2 transcripts in `known.fa` trained or validated it" in card and f"({known} were)" in card
 
-    again = propose_main.main(["--in_file", "segments.parquet", "--out_file", "a.parquet", "--model", "network",
+    again = propose_command.main(["--in_file", "segments.parquet", "--out_file", "a.parquet", "--model", "network",
                                "--selection", "union", "--on_threshold", "0.001"])
-    champion = propose_main.main(["--in_file", "segments.parquet", "--out_file", "b.pkl.gz",
+    champion = propose_command.main(["--in_file", "segments.parquet", "--out_file", "b.pkl.gz",
                                   "--model", "models:/s1-proposals", "--selection", "union", "--on_threshold", "0.001"])
     written, pickled = read_table("a.parquet").table, read_table("b.pkl.gz").table
     assert len(written.proposals) == len(pickled.proposals) == len(again.table.proposals) > 0
@@ -227,7 +232,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert np.array_equal(pickled.prob_sm.values, champion.table.prob_sm.values)
 
     Path("seqs.fa").write_text(">a\nGGGAAACCC\n>b\nACG!\n>c\nggggaaaacccc\n", encoding="utf-8")
-    from_fasta = propose_main.main(["--in_file", "seqs.fa", "--out_file", "c.parquet", "--model", "network"])
+    from_fasta = propose_command.main(["--in_file", "seqs.fa", "--out_file", "c.parquet", "--model", "network"])
     assert from_fasta.table.frame["id"].tolist() == ["a", "c"]
     assert "b" in Path("c.rejects.csv").read_text(encoding="utf-8")
 
@@ -235,7 +240,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     predicted = served.predict(pd.DataFrame({"seq": ["GGGAAACCC", "ACGU"]}))
     assert predicted.columns.tolist() == ["bb_stem", "bb_iloop", "bb_hloop"] and len(predicted) == 2
 
-    compared = selections.main(["--in_file", "a.parquet", "--model", "network", "--max_rows", "30", "--chunk", "7",
+    compared = selections_command.main(["--in_file", "a.parquet", "--model", "network", "--max_rows", "30", "--chunk", "7",
                                 "--on_thresholds", "0.001,0.02", "--n_proposal_thresholds", "0,0.5"])
     rows = compared.comparison
     within = compared.within
@@ -296,34 +301,37 @@ def test_a_damaged_network_is_one_line(tmp_path, break_it, said):
 @pytest.mark.parametrize(
     ("command", "argv", "said"),
     [
-        (propose_main, ["--in_file", "x.fa", "--out_file", "y.txt"], "y.txt: a table is written as"),
-        (propose_main, ["--in_file", "x.fa", "--out_file", "y.parquet", "--selection", "best"], "'selection'"),
-        (propose_main, ["--in_file", "x.fa", "--out_file", "y.parquet", "--on_threshold", "2"], "'on_threshold'"),
-        (propose_main, ["--in_file", "x.fa", "--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
-        (propose_main, ["--in_file", "x.fa", "--out_file", "."], ".: is a folder; choose another out_file"),
-        (propose_main, ["--in_file", "x.pkl", "--out_file", "./x.pkl"], "is both in_file and out_file"),
-        (propose_main, ["--in_file", "x.rejects.csv", "--out_file", "x.pkl"], "both in_file and the rejects of out_file"),
-        (synthetic, ["--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
-        (synthetic, ["--out_file", "."], ".: is a folder; choose another out_file"),
-        (selections, ["--in_file", "x.pkl", "--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
-        (selections, ["--in_file", "x.pkl", "--out_file", "x.pkl"], "is both in_file and out_file"),
-        (selections, ["--in_file", "x.pkl", "--min_supports=-1"], "'min_supports.0': Input should be greater than or equal"),
-        (selections, ["--in_file", "x.pkl", "--on_thresholds", "0.5,1"], "'on_thresholds.1': Input should be less than 1"),
-        (selections, ["--in_file", "x.pkl", "--n_proposal_thresholds=-1"], "'n_proposal_thresholds.0'"),
-        (selections, ["--in_file", "x.pkl", "--length_edges", "100,50"], "'length_edges': must ascend"),
-        (selections, ["--in_file", "x.pkl", "--length_edges", "50,50"], "'length_edges': must ascend"),
-        (selections, ["--in_file", "x.pkl", "--length_edges", "0,50"], "'length_edges.0'"),
-        (selections, ["--in_file", "x.pkl", "--budgets", "9,9"], "'budgets': none may stand twice"),
-        (train_main, ["--in_file", "x.pkl", "--registered_name", "a/b"], "'registered_name'"),
-        (train_main, ["--in_file", "x.pkl", "--registered_name", "a:b"], "'registered_name'"),
-        (train_main, ["--in_file", "x.pkl", "--registered_name", " "], "'registered_name'"),
-        (train_main, ["--in_file", "x.pkl", "--config", "named.yaml"], "named.yaml: 'name'"),
-        (train_main, ["--in_file", "x.pkl", "--out_dir", "x.fa"], "x.fa: is a file; choose another out_dir"),
-        (train_main, ["--in_file", "x.pkl", "--out_dir", "there.pkl"],
+        (propose_command, ["--in_file", "x.fa", "--out_file", "y.txt"], "y.txt: a table is written as"),
+        (propose_command, ["--in_file", "x.fa", "--out_file", "y.parquet", "--selection", "best"], "'selection'"),
+        (propose_command, ["--in_file", "x.fa", "--out_file", "y.parquet", "--on_threshold", "2"], "'on_threshold'"),
+        (propose_command, ["--in_file", "x.fa", "--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
+        (propose_command, ["--in_file", "x.fa", "--out_file", "."], ".: is a folder; choose another out_file"),
+        (propose_command, ["--in_file", "x.pkl", "--out_file", "./x.pkl"], "is both in_file and out_file"),
+        (propose_command, ["--in_file", "x.rejects.csv", "--out_file", "x.pkl"], "both in_file and the rejects of out_file"),
+        (synthetic_command, ["--out_file", "there.pkl"], "there.pkl: is a folder; choose another out_file"),
+        (synthetic_command, ["--out_file", "."], ".: is a folder; choose another out_file"),
+        (selections_command, ["--in_file", "x.pkl", "--out_file", "there.pkl"],
+         "there.pkl: is a folder; choose another out_file"),
+        (selections_command, ["--in_file", "x.pkl", "--out_file", "x.pkl"], "is both in_file and out_file"),
+        (selections_command, ["--in_file", "x.pkl", "--min_supports=-1"],
+         "'min_supports.0': Input should be greater than or equal"),
+        (selections_command, ["--in_file", "x.pkl", "--on_thresholds", "0.5,1"],
+         "'on_thresholds.1': Input should be less than 1"),
+        (selections_command, ["--in_file", "x.pkl", "--n_proposal_thresholds=-1"], "'n_proposal_thresholds.0'"),
+        (selections_command, ["--in_file", "x.pkl", "--length_edges", "100,50"], "'length_edges': must ascend"),
+        (selections_command, ["--in_file", "x.pkl", "--length_edges", "50,50"], "'length_edges': must ascend"),
+        (selections_command, ["--in_file", "x.pkl", "--length_edges", "0,50"], "'length_edges.0'"),
+        (selections_command, ["--in_file", "x.pkl", "--budgets", "9,9"], "'budgets': none may stand twice"),
+        (train_command, ["--in_file", "x.pkl", "--registered_name", "a/b"], "'registered_name'"),
+        (train_command, ["--in_file", "x.pkl", "--registered_name", "a:b"], "'registered_name'"),
+        (train_command, ["--in_file", "x.pkl", "--registered_name", " "], "'registered_name'"),
+        (train_command, ["--in_file", "x.pkl", "--config", "named.yaml"], "named.yaml: 'name'"),
+        (train_command, ["--in_file", "x.pkl", "--out_dir", "x.fa"], "x.fa: is a file; choose another out_dir"),
+        (train_command, ["--in_file", "x.pkl", "--out_dir", "there.pkl"],
          "there.pkl: is not empty and holds no stage 1 network; choose another out_dir"),
-        (train_main, ["--in_file", "x.pkl", "--out_dir", "other"], "other: is not empty and holds no stage 1 network"),
-        (train_main, ["--in_file", "x.pkl", "--out_dir", "."], ".: is the current folder or one above it"),
-        (train_main, ["--in_file", "x.pkl", "--out_dir", ".."], "..: is the current folder or one above it"),
+        (train_command, ["--in_file", "x.pkl", "--out_dir", "other"], "other: is not empty and holds no stage 1 network"),
+        (train_command, ["--in_file", "x.pkl", "--out_dir", "."], ".: is the current folder or one above it"),
+        (train_command, ["--in_file", "x.pkl", "--out_dir", ".."], "..: is the current folder or one above it"),
     ],
 )
 def test_bad_options_are_one_line_before_any_work(tmp_path, monkeypatch, capsys, command, argv, said):
@@ -373,26 +381,6 @@ def test_configs_are_valid_and_see_far_enough(name):
     config = validate(train_main.TrainS1Config, load_yaml(CONFIGS / name), name)
     if name != "s1_debug.yaml":
         assert 2 * receptive_field(config.network) + 1 >= 57
-
-
-@pytest.mark.parametrize("command", [train_main, propose_main, selections])
-def test_mlproject_passes_the_options_with_their_defaults(command):
-    entry = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"][command.COMMAND]
-    leaves = leaf_fields(command.OPTIONS)
-    names = command.OVERRIDES or {name: name for name in leaves}
-    parameters = dict(entry["parameters"])
-    if command.CONFIG_OPTION:
-        assert parameters.pop(command.CONFIG_OPTION) is not None
-    assert set(parameters) == set(names)
-    for name, dotted in names.items():
-        assert f"--{name} {{{name}}}" in entry["command"]
-        default = parameters[name].get("default")
-        if command.CONFIG_OPTION or leaves[dotted].is_required():
-            assert default in ("", None)  # the config says it
-            continue
-        expected = leaves[dotted].get_default(call_default_factory=True)
-        shown = ",".join(map(str, expected)) if isinstance(expected, tuple) else str(expected)
-        assert default == (shown.lower() if isinstance(expected, bool) else shown)
 
 
 def test_a_card_says_what_it_was_told():

@@ -9,11 +9,12 @@ import pytest
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.sensitivity import box_sensitivity
+from rna_s2.commands.sample import main
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, TRAINED_NETWORK
-from rna_s2.pipeline.sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, main, run_sample
+from rna_s2.pipeline.model_folders import SHIPPED_S1, TRAINED_S1
+from rna_s2.pipeline.sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, run_sample
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
 from rna_s2.rna.boxes import keys
@@ -22,7 +23,7 @@ from rna_s2.s1.model import WEIGHTS_FILE, load_network
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSCRIPTS = ROOT / "data" / "transcripts.fa.gz"
-NETWORK = ROOT / SHIPPED_NETWORK
+NETWORK = ROOT / SHIPPED_S1
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_its_segments_are_cut_from_the_transcripts(sample):
 
 def test_the_network_that_proposed_it_ships_and_has_not_seen_its_transcripts(sample):
     assert set(sample.frame[NETWORK_COLUMN]) == {file_digest(NETWORK / WEIGHTS_FILE)}
-    for about in (load_network(NETWORK)[1]["from"], load_network(ROOT / TRAINED_NETWORK)[1]):
+    for about in (load_network(NETWORK)[1]["from"], load_network(ROOT / TRAINED_S1)[1]):
         assert about["excluded"]["files"] == ["data/transcripts.fa.gz"] and about["excluded"]["transcripts"] == 14
 
 

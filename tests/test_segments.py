@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rna_s2.boxtables.read import read_table
+from rna_s2.commands import segments as segments_command
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError, run_command
-from rna_s2.pipeline import segments_file as segments_main
+from rna_s2.pipeline.steps import segments as segments_main
 from rna_s2.rna.boxes import HLOOP, STEM
 from rna_s2.rna.formats import Sequence, Structure
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, loop_boxes
@@ -241,7 +242,7 @@ def test_the_command_makes_a_tracked_run(fasta, tmp_path, tracking_uri):
     from mlflow.tracking import MlflowClient
 
     argv = ["--transcripts", str(fasta), "--out_file", "s.parquet", "--max_len", "40", "--workers", "1", "--seed", ""]
-    segments_main.main(argv)
+    segments_command.main(argv)
     client = MlflowClient(tracking_uri)
     experiment = client.get_experiment_by_name("rna-s2")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -336,7 +337,7 @@ def test_bad_input_is_one_line_and_leaves_no_output(argv, said, tracking_uri, tm
     Path("bad.fa").write_text(">a\nA-C\n")
     Path("short.fa").write_text(">a\nACGU\n")
     Path("cut.fa.gz").write_bytes(gzip.compress(b">a\nACGU\n" * 99)[:-5])
-    assert run_command(segments_main.main, argv) == 1
+    assert run_command(segments_command.main, argv) == 1
     error = capsys.readouterr().err
     assert error.count("error:") == 1
     assert said in error.partition("error:")[2]

@@ -24,7 +24,7 @@ from rna_s2.pipeline.structure_prediction import predict
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.tracking.client import open_client
-from rna_s2.tracking.models import STRUCTURE_MODEL, model_folder
+from rna_s2.tracking.models import STRUCTURE_MODEL, registered_folder
 
 SEQUENCES = ["GGGCGCAAGCCCAGGCUUUUGCCUA", "gcgcuuuugcgcauagcggaaaccgc", "A"]
 OPENAPI = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"
@@ -71,7 +71,7 @@ def test_it_is_registered_and_serves_elsewhere(tracking_uri, tmp_path):
     assert chain == EVERY_CELL
     again = predict([formats.Sequence("0", SEQUENCES[0])], *models, chain).records[0]
     np.testing.assert_allclose(again.probability, expected()[0].probability, atol=1e-6)
-    with model_folder("models:/rna-structure/1") as folder:
+    with registered_folder("models:/rna-structure/1") as folder:
         assert sorted(p.name for p in folder.iterdir()) == ["chain.json", "s1", "s2"]
         kept = folder.parent.parent
         assert not [p for p in kept.rglob("*") if p.suffix in (".pkl", ".pickle", ".pt", ".pth")]

@@ -18,9 +18,10 @@ from mlflow.tracking import MlflowClient
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
+from rna_s2.commands.study import main
 from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.study import NOTEBOOKS, main
+from rna_s2.pipeline.study import NOTEBOOKS
 from rna_s2.pipeline.study_config import StudyConfig, resolve
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.tracking.studies import find_children, newest_study, study_table
@@ -120,7 +121,7 @@ def test_a_study_keeps_its_runs_tables_and_report_and_runs_nothing_twice(trackin
 
 KILLED_IN_THE_SECOND_RUN = """
 import os, signal, sys
-from rna_s2.pipeline.study import main
+from rna_s2.commands.study import main
 from rna_s2.s2.training import S2Module
 real = S2Module.training_step
 def step(self, batch, index):

@@ -21,16 +21,18 @@ import yaml
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-import rna_s2.pipeline.prepare
+import rna_s2.pipeline.steps.featurize
 import rna_s2.pipeline.train_s2
 import rna_s2.tracking.runs
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
+from rna_s2.commands.train import COMMAND, main
 from rna_s2.fitting.loop import BEST, LAST, alone
+from rna_s2.options.command_line import parse_with_config
 from rna_s2.options.errors import UserError, run_command
-from rna_s2.pipeline.prepare import encoded_dataset, pruned_table
+from rna_s2.pipeline.steps.featurize import encoded_dataset
+from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig
-from rna_s2.pipeline.train_s2 import _with_config, main
 from rna_s2.pruning.rules import PruningRules
 from rna_s2.reports.pictures import mean_roc
 from rna_s2.s2.config import FeatureConfig
@@ -123,8 +125,8 @@ def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
 
 def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):
     first = main(arguments(sliced))
-    for step in ("prune", "featurize"):
-        monkeypatch.setattr(f"rna_s2.pipeline.prepare.{step}", lambda *a, **k: pytest.fail("is made again"))
+    for step in ("prune.run_prune", "featurize.run_featurize"):
+        monkeypatch.setattr(f"rna_s2.pipeline.steps.{step}", lambda *a, **k: pytest.fail("is made again"))
     second = main(arguments(sliced))
     assert first.run_id != second.run_id and first.prepared.data.digest == second.prepared.data.digest
     assert figures(first.run_id) == figures(second.run_id)
@@ -142,7 +144,7 @@ def test_a_cached_table_does_not_let_rejects_pass(tracking_uri, sliced):
 
 KILLED_IN_EPOCH_1 = """
 import os, signal, sys
-from rna_s2.pipeline.train_s2 import main
+from rna_s2.commands.train import main
 from rna_s2.s2.training import S2Module
 real = S2Module.training_step
 def step(self, batch, index):
@@ -249,18 +251,22 @@ def test_a_run_is_trained_by_one_process_at_a_time(tracking_uri, sliced, capsys)
 
 
 def test_of_several_processes_one_encodes_a_dataset(tracking_uri, sliced, monkeypatch):
-    calls, real = [], rna_s2.pipeline.prepare.featurize
+    calls, real = [], rna_s2.pipeline.steps.featurize.featurize
 
     def slow(*args, **kwargs):
         calls.append(None)
         time.sleep(0.3)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(rna_s2.pipeline.prepare, "featurize", slow)
+    monkeypatch.setattr(rna_s2.pipeline.steps.featurize, "featurize", slow)
     data = DataConfig(in_file=str(sliced))
-    pruned, _ = pruned_table(data, PruningRules())
+    pruned = pruned_table(data.in_file, PruningRules(), data.cache_dir)
+
+    def digest(_: int) -> str:
+        return encoded_dataset(pruned.path, FeatureConfig(), 0, data.cache_dir, data.in_file).digest
+
     with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda _: encoded_dataset(pruned, FeatureConfig(), 0, data).digest, range(3)))
+        made = list(pool.map(digest, range(3)))
     assert len(calls) == 1 and len(set(made)) == 1
 
 
@@ -305,12 +311,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(tracking_uri, sliced, capsys, 
     assert not Path(".cache").exists()
 
 
-def test_a_config_may_be_given_either_way():
-    assert _with_config(["--config", "a.yaml"]) == ["--config", "a.yaml"]
-    assert _with_config(["--config=a.yaml"]) == ["--config=a.yaml"]
-    default = ["--config", str(Path("configs/baseline.yaml"))]
-    assert _with_config(["--seed", "1", "--config", ""]) == ["--seed", "1", "--config", "", *default]
-    assert _with_config([]) == default
+def test_a_config_may_be_given_either_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("name: a\n", encoding="utf-8")
+    for arguments in (["--config", "a.yaml"], ["--config=a.yaml"]):
+        config, path = parse_with_config(COMMAND, arguments)
+        assert (config.name, path) == ("a", "a.yaml")
+    for arguments in (["--seed", "1", "--config", ""], []):
+        config, path = parse_with_config(COMMAND, arguments)
+        assert config.name == "baseline" and path == str(ROOT / "configs" / "baseline.yaml"), "found from any folder"
 
 
 def test_the_mean_roc_curve_has_the_mean_area():

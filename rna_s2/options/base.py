@@ -1,18 +1,15 @@
-"""Options of a command: declared once as a pydantic model, read from YAML and the command line.
+"""Options: declared once, as the fields of a pydantic model; read from YAML and from plain values.
 
-A model's fields are the command's options (``--name value``), its defaults are the defaults, its descriptions the help.
-A model may hold further models (a config file's sections); the command line reaches into them through short names that
-the command declares (``overrides={"epochs": "training.epoch"}``). An empty value on the command line means "not given",
-which is how an MLproject passes a parameter that the user left out.
+A model's fields are the options, with their defaults and descriptions. A model may hold further models (a config file's
+sections). What the command line shows of a model is declared on its fields as well; see :mod:`rna_s2.options.command_line`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,7 +73,7 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     """Every leaf of a (nested) model: dotted name to its pydantic ``FieldInfo``."""
     leaves: dict[str, Any] = {}
     for name, info in model.model_fields.items():
-        section = _section(info.annotation)
+        section = section_of(info.annotation)
         if section is not None:
             leaves.update(leaf_fields(section, f"{prefix}{name}."))
         else:
@@ -84,11 +81,11 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model that a field of this annotation holds, if it holds one (optionally)."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         inner = [a for a in typing.get_args(annotation) if a is not type(None)]
-        return _section(inner[0]) if len(inner) == 1 else None
+        return section_of(inner[0]) if len(inner) == 1 else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
@@ -174,7 +171,7 @@ def _explain(model: type[BaseModel], source: str, origins: Mapping[str, str], er
     if error["type"] == "extra_forbidden":
         holder: Any = model
         for part in error["loc"][:-1]:
-            holder = _section(holder.model_fields[part].annotation) if holder and part in holder.model_fields else None
+            holder = section_of(holder.model_fields[part].annotation) if holder and part in holder.model_fields else None
         allowed = f"; allowed here: {', '.join(holder.model_fields)}" if holder else ""
         return f"{source}: unknown key '{key}'{allowed}"
     if error["type"] == "missing":
@@ -186,85 +183,6 @@ def _explain(model: type[BaseModel], source: str, origins: Mapping[str, str], er
     return f"{source}: {where}: {message}{shown}"
 
 
-def parse(
-    model: type[Model],
-    argv: Sequence[str] | None,
-    *,
-    command: str,
-    description: str,
-    overrides: Mapping[str, str] | None = None,
-    config_option: str | None = None,
-    instead: Mapping[str, Sequence[str]] = {},
-) -> Model:
-    """Options of a command from its command line, and from a YAML file where ``config_option`` names one.
-
-    The command line wins over the file, the file over the defaults.
-
-    Args:
-        model: the options, possibly nested.
-        argv: the arguments after the program's name; ``None`` takes them from ``sys.argv``.
-        command: the name in messages (``prune``).
-        description: one sentence for ``--help``.
-        overrides: option name to dotted field; defaults to every leaf under its own name.
-        config_option: name of the option that holds the path of the YAML file (``config``).
-        instead: for an option, dotted fields of the file that it takes the place of (``{"in_file": ["transcripts"]}``):
-            they are forgotten where it is given and they are not given on the command line as well.
-
-    Raises:
-        UserError: an unknown option, a value that does not fit, a config file that cannot be used.
-    """
-    leaves = leaf_fields(model)
-    names = dict(overrides) if overrides is not None else {name: name for name in leaves}
-    parser = _Parser(prog=f"mlflow run . -e {command}", description=description, allow_abbrev=False)
-    if config_option:
-        parser.add_argument(f"--{config_option}", default="", metavar="YAML", help="config file")
-    for option, dotted in names.items():
-        info = leaves[dotted]
-        default = "" if info.is_required() else f" [{_shown(info.get_default(call_default_factory=True))}]"
-        text = f"{info.description or ''}{default}".replace("%", "%%")
-        parser.add_argument(f"--{option}", default="", metavar="VALUE", help=text)
-    parser.allowed = [*([config_option] if config_option else []), *names]
-    given = vars(parser.parse_args(None if argv is None else list(argv)))
-
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    source = f"command {command}"
-    if config_option and given[config_option]:
-        source = given[config_option]
-        values = load_yaml(source)
-        unknown = unknown_keys(model, values, source)
-        if unknown:
-            raise UserError(unknown)
-    for option, dotted in names.items():
-        text = given[option]
-        if text == "":
-            continue
-        holder = values
-        *sections, leaf = dotted.split(".")
-        for section in sections:
-            inner = holder.get(section)
-            if inner is not None and not isinstance(inner, dict):
-                raise UserError(f"{source}: '{section}' must hold keys and values, not {type(inner).__name__}")
-            holder[section] = dict(inner or {})
-            holder = holder[section]
-        holder[leaf] = _from_text(text, leaves[dotted].annotation)
-        for other in instead.get(option, ()):
-            if other not in origins:
-                _forget(values, other)
-        origins[dotted] = f"command {command}, parameter {option}"
-    return validate(model, values, source, origins)
-
-
-def _forget(values: dict[str, Any], dotted: str) -> None:
-    """Takes a (nested) value of a config out."""
-    *sections, leaf = dotted.split(".")
-    for section in sections:
-        values = values.get(section)
-        if not isinstance(values, dict):
-            return
-    values.pop(leaf, None)
-
-
 def unknown_keys(model: type[BaseModel], values: Mapping[str, Any], source: str) -> str:
     """One line naming every key of ``values`` that ``model`` does not know; empty when all are known."""
     wrong = []
@@ -272,30 +190,8 @@ def unknown_keys(model: type[BaseModel], values: Mapping[str, Any], source: str)
         if key not in model.model_fields:
             wrong.append(f"{source}: unknown key '{key}'; allowed here: {', '.join(model.model_fields)}")
             continue
-        section = _section(model.model_fields[key].annotation)
+        section = section_of(model.model_fields[key].annotation)
         if section is not None and isinstance(value, Mapping):
             inner = unknown_keys(section, value, f"{source}: {key}")
             wrong.extend([inner] if inner else [])
     return "; ".join(wrong)
-
-
-class _Parser(argparse.ArgumentParser):
-    allowed: list[str]
-
-    def error(self, message: str) -> typing.NoReturn:
-        raise UserError(f"{self.prog}: {message}; parameters are: {', '.join(self.allowed)}")
-
-
-def _shown(default: Any) -> str:
-    return "not set" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def _from_text(text: str, annotation: Any) -> Any:
-    """A command-line text as pydantic should see it: lists split at commas, ``none`` as None where allowed."""
-    options = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
-    if type(None) in options and text.lower() == "none":
-        return None
-    base = next((o for o in options if o is not type(None)), annotation)
-    if typing.get_origin(base) in (list, tuple):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -78,15 +79,17 @@ def is_special(path: str | Path) -> bool:
 
 
 @contextmanager
-def made_by_one(path: str | Path) -> Iterator[None]:
+def creation_lock(path: str | Path) -> Iterator[None]:
     """Holds a lock while what belongs at ``path`` is made, so that of several processes that want it one makes it. The others
-    wait; they must look whether it is there when their turn comes.
+    wait; they must look whether it is there when their turn comes. Where the block raises, folders that were made for the
+    lock are gone again.
 
     Raises:
         UserError: the folder of ``path`` cannot be written.
     """
     path = Path(path)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -94,6 +97,12 @@ def made_by_one(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
+            for folder in new:
+                folder.rmdir()
+        raise
     finally:
         lock.release()
 
@@ -177,6 +186,8 @@ def content_key(**parts: object) -> str:
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file, or of a folder's files and their names, in hexadecimal.
 
+    A file is read once in a process, as long as its size and its time of change stay.
+
     Raises:
         UserError: the path cannot be read.
     """
@@ -187,7 +198,14 @@ def file_digest(path: str | Path) -> str:
             for inner in sorted(p for p in path.rglob("*") if p.is_file()):
                 whole.update(f"{inner.relative_to(path).as_posix()}\0{file_digest(inner)}\n".encode())
             return whole.hexdigest()
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        about = path.stat()
+        return _digest(os.path.realpath(path), about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     except (OSError, ValueError) as error:  # a null character is a ValueError
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}); check the path") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(path: str, *about: int) -> str:
+    """SHA-256 of a file; ``about`` tells its states apart."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

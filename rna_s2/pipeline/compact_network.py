@@ -1,4 +1,4 @@
-"""The command ``compact_s1``: a stage 1 network with fewer hidden channels that says the same."""
+"""A stage 1 network with fewer hidden channels that says the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import numpy as np
 from pydantic import Field
 
 from rna_s2.engine.tracker import Tracker
-from rna_s2.options.base import Options, parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.base import Options
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.pipeline.propose_file import TRAINED_NETWORK, network_folder
+from rna_s2.options.places import ProjectPath
+from rna_s2.pipeline.model_folders import TRAINED_S1, model_folder
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.sequence import encode_many
 from rna_s2.s1.compact import ON, Difference, compacted, difference
@@ -28,13 +29,10 @@ from rna_s2.s1.synthetic import random_transcripts
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "compact_s1"
-
-
 class CompactOptions(Options):
     """Which network to make smaller, and on what it must say the same."""
 
-    model: str = Field(TRAINED_NETWORK, min_length=1, description="folder of a trained network, or models:/NAME")
+    model: ProjectPath = Field(TRAINED_S1, min_length=1, description="folder of a trained network, or models:/NAME")
     out_dir: str = Field(description="folder to write the smaller network and its card to")
     tolerance: float = Field(
         3e-4, ge=0, lt=1, description="what may be lost in a block, as a share of the residual stream's variance behind it"
@@ -43,11 +41,6 @@ class CompactOptions(Options):
     length: int = Field(100, ge=10, description="bases of each; memory grows with its square")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sequences")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = CompactOptions
-OVERRIDES = None
-CONFIG_OPTION = None
 
 
 @dataclass(frozen=True)
@@ -64,9 +57,9 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
     Raises:
         UserError: the network or the folder cannot be used, or memory is out.
     """
-    _check_paths(options)
+    check_compact_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
-    with network_folder(options.model) as folder:
+    with model_folder(options.model) as folder:
         network, about = load_network(folder)
         digest = file_digest(folder / WEIGHTS_FILE)
     sequences = random_transcripts(2 * options.n_sequences, options.length, options.seed)
@@ -96,7 +89,12 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
     return CompactReport(smaller, found)
 
 
-def _check_paths(options: CompactOptions) -> None:
+def check_compact_paths(options: CompactOptions) -> None:
+    """To be called before any work.
+
+    Raises:
+        UserError: ``out_dir`` is ``model``, or holds something that would be lost.
+    """
     if os.path.realpath(options.out_dir) == os.path.realpath(options.model):
         raise UserError(f"{options.out_dir}: is both model and out_dir; choose another out_dir")
     check_network_folder(options.out_dir)
@@ -112,7 +110,7 @@ def _figures(network: ProposalNetwork, smaller: ProposalNetwork, found: Differen
 def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mapping[str, Any]) -> str:
     """The card of the smaller network, as Markdown."""
     figures = about["figures"]
-    command = ["python", "-m", "rna_s2.pipeline.compact_network"]
+    command = ["python", "-m", "rna_s2.commands.compact_s1"]
     for name in CompactOptions.model_fields:
         value = getattr(options, name)
         if name == "out_dir" or (name != "experiment" and value != CompactOptions.model_fields[name].default):
@@ -146,17 +144,3 @@ def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mappi
 
 def _shown(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
-
-
-def main(argv: Sequence[str] | None = None) -> CompactReport:
-    """The command."""
-    options = parse(OPTIONS, argv, command=COMMAND, description="Make a stage 1 network smaller that says the same.")
-    _check_paths(options)
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.out_dir).name}", experiment=options.experiment) as tracker:
-        return run_compact(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -1,10 +1,10 @@
-"""Entry point ``main``: the whole comparison, from transcripts or from an S1 table to a report on four models."""
+"""The whole comparison, from transcripts or from an S1 table to a report on four models."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,11 +14,12 @@ from pydantic import Field
 from rna_s2.engine.pool import run_each
 from rna_s2.engine.processes import default_workers
 from rna_s2.fitting.devices import PRECISION_HELP, Precision
-from rna_s2.options.base import load_yaml, parse, validate
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.base import load_yaml, validate
+from rna_s2.options.errors import UserError
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.pipeline.prepare import counts_file, encoded_dataset, pruned_table
-from rna_s2.pipeline.source import with_table
+from rna_s2.pipeline.prepare import with_table
+from rna_s2.pipeline.steps.featurize import encoded_dataset
+from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SourceOptions, TrainConfig
 from rna_s2.pipeline.train_s2 import run_train
 from rna_s2.reports.notebook import run_notebook
@@ -34,7 +35,7 @@ MODELS = ("baseline", "s1_features", "lstm_attn", "shuffle_label")
 """Configs of the models that are compared, one per kind of features."""
 
 
-class MainOptions(SourceOptions):
+class CompareOptions(SourceOptions):
     """Options of the whole comparison."""
 
     preset: Literal["debug", "full"] = Field(
@@ -53,10 +54,6 @@ class MainOptions(SourceOptions):
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
 
 
-COMMAND = "main"
-OPTIONS = MainOptions
-
-
 class Trained(NamedTuple):
     """A model's run, and the scores of its two parts."""
 
@@ -66,14 +63,14 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MainReport:
+class CompareReport:
     """The parent run, and the training of each model, by model name."""
 
     run_id: str
     trainings: dict[str, Trained]
 
 
-def model_configs(options: MainOptions) -> dict[str, TrainConfig]:
+def model_configs(options: CompareOptions) -> dict[str, TrainConfig]:
     """The config of each model: its own file, with the size and length of the preset and the given options.
 
     Raises:
@@ -96,7 +93,7 @@ def model_configs(options: MainOptions) -> dict[str, TrainConfig]:
     return configs
 
 
-def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
+def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareReport:
     """Prune once, train the four models, and attach the comparison; every step is a child of one run.
 
     Of transcripts, segments are cut and folded and given to stage 1 first. A step's result is found again by the content
@@ -106,6 +103,8 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
         UserError: the transcripts, the table or a config cannot be used, the tracking store cannot be reached, or a check
             of the comparison notebook fails (the report is attached all the same).
     """
+    if not NOTEBOOK.is_file():
+        raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
     configs = model_configs(options)
     name = f"compare {', '.join(MODELS)} ({options.preset}) seed{options.seed}"
     with start_run(
@@ -114,19 +113,11 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
         tracker.params(options.model_dump(mode="json"))
         step = child_runs(tracker.run_id)
         data = with_table(configs[MODELS[0]].data, step)
-        with step("prune", f"prune {Path(data.in_file).name}") as child:
-            pruned, digest = pruned_table(data, configs[MODELS[0]].pruning)
-            for told in (child, tracker):
-                told.dataset(Path(data.in_file).name, digest, data.in_file, "source", {})
-                if counts_file(pruned).is_file():
-                    told.artifact(counts_file(pruned), "pruning")
-            child.params(configs[MODELS[0]].pruning.model_dump())
+        pruned = pruned_table(data.in_file, configs[MODELS[0]].pruning, data.cache_dir, data.max_rejects, step)
+        tracker.dataset(Path(data.in_file).name, pruned.source_digest, data.in_file, "source", {})
+        tracker.artifact(pruned.counts_file, "pruning")
         for config in configs.values():
-            with step("featurize", f"featurize {config.features.kind}") as child:
-                child.params(config.features.model_dump(mode="json") | {"seed": config.seed})
-                encoded = encoded_dataset(pruned, config.features, config.seed, data)
-                child.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "featurize", {})
-                child.metrics({"count.rows": len(encoded), "count.boxes": encoded.meta.boxes})
+            encoded_dataset(pruned.path, config.features, config.seed, data.cache_dir, data.in_file, step)
         trainings = train_each(configs, options.workers, tracker.run_id, progress)
         for part in ("train", "val"):
             evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
@@ -141,13 +132,13 @@ def run_main(options: MainOptions, *, progress: bool = True) -> MainReport:
                 if report.is_file():
                     tracker.artifact(report)
     logger.info("compared: %s; report %s in run %s", _summary(trainings), REPORT, tracker.run_id)
-    return MainReport(tracker.run_id, trainings)
+    return CompareReport(tracker.run_id, trainings)
 
 
 def train_each(
     configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str, progress: bool = True
 ) -> dict[str, Trained]:
-    """Train models as children of a run, so many at a time (:attr:`MainOptions.workers`); a progress bar has room for one.
+    """Train models as children of a run, so many at a time (:attr:`CompareOptions.workers`); a progress bar has room for one.
 
     Raises:
         UserError: of the first training that fails, after the others that had begun; or a process was killed.
@@ -168,15 +159,3 @@ def _train(config: TrainConfig, parent_run_id: str, progress: bool) -> Trained:
 
 def _summary(trainings: Mapping[str, Trained]) -> str:
     return ", ".join(f"{name} {t.val.metrics['auroc']:.3f}" for name, t in trainings.items())
-
-
-def main(argv: Sequence[str] | None = None) -> MainReport:
-    """The command."""
-    options = parse(MainOptions, argv, command=COMMAND, description=__doc__ or "")
-    if not NOTEBOOK.is_file():
-        raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
-    return run_main(options)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -1,4 +1,4 @@
-"""Entry point ``evaluate``: predicted beside known structures, and beside what other programs predict for them."""
+"""Predicted beside known structures, and beside what other programs predict for them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from tqdm import tqdm
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES
 from rna_s2.engine.tracker import Tracker
-from rna_s2.options.base import parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.downloads import local_copy
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
-from rna_s2.pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
-from rna_s2.pipeline.segments_file import local_copy
+from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import SEQUENCE_ERRORS, ChainOptions, Failure, Models, predict_each
 from rna_s2.pipeline.tools import RNAFOLD, TOOL_NAMES, Tool, ToolName, rnafold, tool
 from rna_s2.rna import formats
@@ -31,18 +30,6 @@ from rna_s2.rna.pairs import as_pairs, to_dot_bracket
 from rna_s2.structures.compare import compare_many
 
 logger = logging.getLogger(__name__)
-
-COMMAND = "evaluate"
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    "known": "known",
-    "out_dir": "out_dir",
-    **MODEL_OVERRIDES,
-    "tools": "tools",
-    "max_rows": "max_rows",
-    "seed": "seed",
-    "experiment": "experiment",
-}
 
 OURS = "rna-s2"
 """What the own predictions are called in tables and pictures."""
@@ -75,9 +62,6 @@ class EvaluateOptions(ModelOptions):
     max_rows: int = Field(0, ge=0, description="structures to compare, drawn at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing and of the intervals")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = EvaluateOptions
 
 
 @dataclass(frozen=True)
@@ -409,7 +393,7 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     if counts["over_max_len"]:
         logger.warning("%s: %d structures are longer than max_len %d and left out", options.known, counts["over_max_len"],
                        chain.max_len)
-    tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, counts)
+    tracker.dataset(Path(options.known).name, digest, options.known, "evaluate", counts)
     known = drawn(known, options.max_rows, options.seed)
     tools = [own_tool(models, chain), rnafold(), *(tool(name) for name in options.tools)]
     for each in tools:
@@ -418,7 +402,7 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     total = len(known) * sum(not each.absent for each in tools)
 
     def bar(steps: Iterator) -> Iterator:
-        return tqdm(steps, desc=COMMAND, unit=" sequences", total=total, disable=None if progress else True)
+        return tqdm(steps, desc="evaluate", unit=" sequences", total=total, disable=None if progress else True)
 
     evaluation = evaluate(known, tools, options.seed, bar)
     place = _place(options.known)
@@ -458,19 +442,3 @@ def _log(options: EvaluateOptions, evaluation: Evaluation, counts: dict[str, int
         where = row["tool"] if row["family"] == ALL else f"{row['tool']}/{row['family']}"
         tracker.metrics({f"{where}/{column}": row[column] for column in columns})
     logger.info("%s", texts["summary.md"])
-
-
-def main(argv: Sequence[str] | None = None) -> Evaluation:
-    """The command."""
-    options = parse(
-        OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0],
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
-    )
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.known).name}", experiment=options.experiment) as tracker:
-        return run_evaluate(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from rna_s2.fitting.devices import chosen_device, warn_of_slow
 from rna_s2.options.base import Options, validate
-from rna_s2.options.errors import UserError
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK
+from rna_s2.options.command_line import shown
+from rna_s2.options.places import ProjectPath
+from rna_s2.pipeline.model_folders import SHIPPED_S1, SHIPPED_S2, open_model
 from rna_s2.pipeline.structure_prediction import ChainOptions, Models, load_chain
 from rna_s2.s1.model import load_network
 from rna_s2.s2.scorer import Scorer
-
-SHIPPED_SCORER = "data/s2_model"
-"""Stage 2 where none is named."""
-
-REGISTRY = "models:/"
-Loaded = TypeVar("Loaded")
 
 
 class ModelOptions(Options):
     """Two networks, or an end-to-end model that has both and their options."""
 
     model: str = Field("", description="end-to-end model instead of s1_model and s2_model: folder or models:/NAME")
-    s1_model: str = Field(
-        SHIPPED_NETWORK, min_length=1, description="stage 1: folder, or models:/NAME (its champion), /VERSION, @ALIAS"
+    s1_model: ProjectPath = Field(
+        SHIPPED_S1, min_length=1, description="stage 1: folder, or models:/NAME (its champion), /VERSION, @ALIAS"
     )
-    s2_model: str = Field(SHIPPED_SCORER, min_length=1, description="stage 2, likewise")
-    chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures")
+    s2_model: ProjectPath = Field(SHIPPED_S2, min_length=1, description="stage 2, likewise")
+    chain: ChainOptions = Field(
+        ChainOptions(), description="how sequences become structures", json_schema_extra=shown(but=("k", "chunk"))
+    )
 
     @model_validator(mode="after")
     def _one_or_two(self) -> ModelOptions:
@@ -39,30 +34,6 @@ class ModelOptions(Options):
         if self.model and both:
             raise ValueError(f"model has both stages in it; give either model or {' and '.join(both)}")
         return self
-
-
-MODEL_OVERRIDES = {
-    "model": "model",
-    "s1_model": "s1_model",
-    "s2_model": "s2_model",
-    "decoder": "chain.decoder",
-    "gamma": "chain.gamma",
-    "evidence": "chain.evidence",
-    "unproposed": "chain.unproposed",
-    "min_confidence": "chain.decoding.min_confidence",
-    "min_hairpin": "chain.decoding.min_hairpin",
-    "crossing": "chain.decoding.crossing",
-    "threshold": "chain.decoding.threshold",
-    "max_len": "chain.max_len",
-    "max_boxes": "chain.max_boxes",
-    "selection": "chain.selection.selection",
-    "on_threshold": "chain.selection.on_threshold",
-    "n_proposal_threshold": "chain.selection.n_proposal_threshold",
-    "min_support": "chain.selection.min_support",
-    "precision": "chain.inference.precision",
-    "device": "chain.inference.device",
-}
-"""Command-line names of these options; the rest is reached through a config file."""
 
 
 def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
@@ -99,19 +70,3 @@ def _overlaid(base: Options, given: Options) -> dict[str, Any]:
         value = getattr(given, name)
         values[name] = _overlaid(values[name], value) if isinstance(value, Options) else value
     return values
-
-
-def open_model(where: str, load: Callable[[str | Path], Loaded]) -> Loaded:
-    """A model from its folder, or from the registry (``models:/NAME``), by the function that reads such folders.
-
-    Raises:
-        UserError: it is not there or cannot be read.
-    """
-    if not where.startswith(REGISTRY):
-        if not Path(where).is_dir():
-            raise UserError(f"{where}: no such folder; give the folder of a saved model, or {REGISTRY}NAME of a registered one")
-        return load(where)
-    from rna_s2.tracking.models import model_folder  # here: MLflow takes seconds to import, and a folder needs none of it
-
-    with model_folder(where) as folder:
-        return load(folder)

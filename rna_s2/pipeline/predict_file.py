@@ -1,4 +1,4 @@
-"""Entry point ``predict``: from a FASTA file to secondary structures, drawings, and a page that shows them."""
+"""From a FASTA file to secondary structures, drawings, and a page that shows them."""
 
 from __future__ import annotations
 
@@ -17,38 +17,20 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from tqdm import tqdm
 
-from rna_s2.engine.processes import keep_freed_memory
 from rna_s2.engine.tracker import Tracker, timed
 from rna_s2.fitting.devices import chosen_device
-from rna_s2.options.base import parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.command_line import shown
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, check_folder, file_digest
-from rna_s2.pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
+from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
-from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, predict
+from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction
 from rna_s2.reports.drawings import map_svg, structure_svg
 from rna_s2.reports.page import Page
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
 
-__all__ = ["PredictOptions", "main", "predict", "run_predict"]
-
 logger = logging.getLogger(__name__)
-
-COMMAND = "predict"
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    "sequences": "sequences",
-    "out_dir": "out_dir",
-    **MODEL_OVERRIDES,
-    "k": "chain.k",
-    "chunk": "chain.chunk",
-    "workers": "workers",
-    "drawings": "drawings",
-    "ct": "ct",
-    "bpseq": "bpseq",
-    "experiment": "experiment",
-}
 
 STRUCTURES, ALTERNATIVES, FAILURES, PAGE = "structures.fa", "alternatives.csv", "failures.csv", "index.html"
 BOXES, BASE_PAIRS, ABOUT = "boxes.parquet", "base_pairs.parquet", "prediction.json"
@@ -77,6 +59,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 class PredictOptions(ModelOptions):
     """What to predict, with which models, and what to write."""
 
+    chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures", json_schema_extra=shown())
     sequences: str = Field(description="FASTA file, plain or gzip")
     out_dir: str = Field(description="folder to write; an earlier prediction there is replaced")
     drawings: int = Field(
@@ -89,9 +72,6 @@ class PredictOptions(ModelOptions):
         " there is work for them; the result does not depend on it"
     )
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = PredictOptions
 
 
 @dataclass(frozen=True)
@@ -302,7 +282,7 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
     options = options.model_copy(update={"chain": chain})
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     profile = {"records": len(found.records), "rejected": len(found.rejected)}
-    tracker.dataset(Path(options.sequences).name, digest, options.sequences, COMMAND, profile)
+    tracker.dataset(Path(options.sequences).name, digest, options.sequences, "predict", profile)
     with output_folder(options.out_dir) as folder:
         with ExitStack() as stack:
             writer = Writer(folder, f"Structures of {Path(options.sequences).name}", options, stack)
@@ -327,7 +307,7 @@ def _predict_all(
 ) -> None:
     results = predict_on(workers, records, models, chain, seconds)
     with timed(seconds, "predict"):
-        for result in tqdm(results, desc=COMMAND, unit=" sequences", total=len(records), disable=None if progress else True):
+        for result in tqdm(results, desc="predict", unit=" sequences", total=len(records), disable=None if progress else True):
             with timed(seconds, "write"):
                 (writer.add if isinstance(result, Prediction) else writer.fail)(result)
 
@@ -363,21 +343,3 @@ def _log(options: PredictOptions, report: PredictReport, tracker: Tracker) -> No
         "%s: %d structures, %d sequences left out; %.1f sequences per second, drawing and writing included",
         report.folder, report.predicted, len(report.failures), rate,
     )
-
-
-def main(argv: Sequence[str] | None = None) -> PredictReport:
-    """The command."""
-    options = parse(
-        OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0],
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
-    )
-    check_out_dir(options.out_dir)
-    keep_freed_memory()
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.sequences).name}", experiment=options.experiment) as tracker:
-        return run_predict(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

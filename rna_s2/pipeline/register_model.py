@@ -1,34 +1,24 @@
-"""Entry point ``register_structure_model``: both stages and the decoder as one registered model."""
+"""Both stages and the decoder as one registered model."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
 
-from rna_s2.options.base import MODEL_NAME, parse
-from rna_s2.options.errors import run_command
+from rna_s2.options.base import MODEL_NAME
+from rna_s2.options.places import ProjectPath
 from rna_s2.pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
-from rna_s2.pipeline.open_models import MODEL_OVERRIDES, ModelOptions, open_models
+from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import save_chain
 from rna_s2.pipeline.train_config import SAMPLE
 
 logger = logging.getLogger(__name__)
 
 COMMAND = "register_structure_model"
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    **MODEL_OVERRIDES,
-    "registered_name": "registered_name",
-    "known": "known",
-    "max_rows": "max_rows",
-    "seed": "seed",
-    "experiment": "experiment",
-}
 EXAMPLE = pd.DataFrame({
     "sequence": ["GGGGCUAUAGCUCAGCUGGGAGAGCGCUUGCAUGGCAUGCAAGAGGUCAGCGGUUCGAUCCCGCUUAGCUCCACCA"], "name": ["tRNA-Ala"]
 })
@@ -39,16 +29,13 @@ class RegisterOptions(ModelOptions):
     """What to register, and what its figure is measured on."""
 
     registered_name: str = Field("rna-structure", pattern=MODEL_NAME, description="name in the registry")
-    known: str = Field(
+    known: ProjectPath = Field(
         SAMPLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
         " champion, so give the same file each time"
     )
     max_rows: int = Field(100, ge=0, description="structures to measure on, drawn at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = RegisterOptions
 
 
 def run_register(options: RegisterOptions):
@@ -90,15 +77,3 @@ def run_register(options: RegisterOptions):
         len(known), options.known, "; it is the champion now" if model.is_champion else "",
     )
     return model
-
-
-def main(argv: Sequence[str] | None = None):
-    """The command."""
-    return run_register(parse(
-        OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0],
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
-    ))
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

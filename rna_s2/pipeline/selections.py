@@ -1,4 +1,4 @@
-"""Entry point ``selections``: stage 1's selections of proposals compared, boxes per row against the target boxes found.
+"""Stage 1's selections of proposals compared, boxes per row against the target boxes found.
 
 Every selection is pruned as the reference experiment's dataset was, and with ``drop_unclosed_loops`` where asked.
 The network runs once, whatever their number.
@@ -24,10 +24,11 @@ from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.engine.tracker import Tracker
 from rna_s2.fitting.devices import chosen_device, warn_of_slow
-from rna_s2.options.base import check_outputs, parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.base import check_outputs
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK, open_network
+from rna_s2.options.places import ProjectPath
+from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna_s2.rna.boxes import BOX_TYPES, is_in
 from rna_s2.rna.sequence import encode
@@ -38,7 +39,6 @@ from rna_s2.s1.selection import InferenceOptions, Selection, SelectionOptions
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "selections"
 ALL_LENGTHS = "all"
 AS_GIVEN = "as given"
 """Name of the curve of the table's own proposals."""
@@ -60,7 +60,7 @@ class SelectionsOptions(InferenceOptions):
     """What to compare, and on which sequences."""
 
     in_file: str = Field(description="table of sequences with target structures that the network was not trained on")
-    model: str = Field(SHIPPED_NETWORK, min_length=1, description="folder of a trained network, or models:/NAME")
+    model: ProjectPath = Field(SHIPPED_S1, min_length=1, description="folder of a trained network, or models:/NAME")
     out_file: str = Field("", description="CSV to write the comparison to as well")
     selections: tuple[Selection, ...] = Field(
         ("on_threshold", "n_proposal", "both", "union", "support"), min_length=1, description="selections, at commas"
@@ -102,11 +102,6 @@ class SelectionsOptions(InferenceOptions):
         if len(set(value)) < len(value):
             raise ValueError(f"none may stand twice (got {', '.join(map(str, value))})")
         return value
-
-
-OPTIONS = SelectionsOptions
-OVERRIDES = None
-CONFIG_OPTION = None
 
 
 def settings(options: SelectionsOptions) -> list[SelectionOptions]:
@@ -174,7 +169,7 @@ def compare(
     inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
     counts: list[list[np.ndarray]] = [[] for _ in chosen]
     starts = range(0, table.rows, options.chunk)
-    for start in tqdm(starts, desc=COMMAND, unit=" chunks", disable=None if progress else True):
+    for start in tqdm(starts, desc="selections", unit=" chunks", disable=None if progress else True):
         part = table.take_rows(np.arange(start, min(start + options.chunk, table.rows)))
         codes = [encode(seq) for seq in part.frame["seq"]]
         for k, proposed in enumerate(propose_selections(network, codes, chosen, inference)):
@@ -291,13 +286,22 @@ class SelectionsReport:
     within: pd.DataFrame
 
 
+def check_selections_paths(options: SelectionsOptions) -> None:
+    """To be called before any work.
+
+    Raises:
+        UserError: ``out_file`` is a folder or the input.
+    """
+    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
+
+
 def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool = True) -> SelectionsReport:
     """Compare the selections on a table, and log the comparison as a table and a figure.
 
     Raises:
         UserError: the table, the network or the output path cannot be used.
     """
-    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
+    check_selections_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     warn_of_slow(options.precision, chosen_device(options.device))
     network = open_network(options.model)
@@ -306,7 +310,7 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
     if not table.rows:
         raise UserError(f"{options.in_file}: has no row that can be used; give a table of folded segments")
     profile = {"rows": table.rows, "rejects": len(read.rejects)}
-    tracker.dataset(Path(options.in_file).name, table.digest, options.in_file, COMMAND, profile)
+    tracker.dataset(Path(options.in_file).name, table.digest, options.in_file, "selections", profile)
     if 0 < options.max_rows < table.rows:
         rows = np.random.default_rng(options.seed).choice(table.rows, options.max_rows, replace=False)
         table = table.take_rows(np.sort(rows))
@@ -334,17 +338,3 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         for entry in report.within.to_dict("records")
     })
     return report
-
-
-def main(argv: Sequence[str] | None = None) -> SelectionsReport:
-    """The command."""
-    options = parse(OPTIONS, argv, command=COMMAND, description=(__doc__ or "").split(": ", 1)[1].splitlines()[0])
-    check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.in_file).name}", experiment=options.experiment) as tracker:
-        return run_selections(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

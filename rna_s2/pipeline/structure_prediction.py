@@ -21,6 +21,7 @@ from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.engine.tracker import timed
 from rna_s2.fitting.devices import chosen_device
 from rna_s2.options.base import Options, validate
+from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
@@ -67,13 +68,19 @@ class ChainOptions(Options):
     """How sequences become structures."""
 
     selection: SelectionOptions = Field(
-        SelectionOptions(min_support=0.01), description="which of stage 1's proposals are kept"
+        SelectionOptions(min_support=0.01), description="which of stage 1's proposals are kept",
+        json_schema_extra=shown("selection", "on_threshold", "n_proposal_threshold", "min_support"),
     )
-    inference: InferenceOptions = Field(InferenceOptions(), description="how stage 1 computes its maps")
+    inference: InferenceOptions = Field(
+        InferenceOptions(), description="how stage 1 computes its maps", json_schema_extra=shown("precision", "device")
+    )
     pruning: PruningRules = Field(
         REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": True}), description="which proposals are pruned"
     )
-    decoding: DecodeOptions = Field(DecodeOptions(), description="which structures are allowed, and their score")
+    decoding: DecodeOptions = Field(
+        DecodeOptions(), description="which structures are allowed, and their score",
+        json_schema_extra=shown("min_confidence", "min_hairpin", "crossing", "threshold"),
+    )
     decoder: Decoder = Field(
         "auto", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
         " accuracy over base-pair probabilities; energy: the lowest free energy, with the log-odds of base pairs"

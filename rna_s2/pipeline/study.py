@@ -1,4 +1,4 @@
-"""Entry point ``study``: a suite of trainings and rules as child runs of one run, and what they say together.
+"""A suite of trainings and rules as child runs of one run, and what they say together.
 
 A run that has finished is not run again: the next call finds it by a digest of its resolved config and of the table, and
 goes on with one that was killed or failed.
@@ -7,12 +7,10 @@ goes on with one that was killed or failed.
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +18,11 @@ import yaml
 
 from rna_s2.engine.pool import run_each
 from rna_s2.engine.processes import default_workers
-from rna_s2.engine.tracker import Tracker
-from rna_s2.options.base import parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.engine.tracker import MemoryTracker, Tracker
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.pipeline.prepare import encoded_dataset, pruned_table
+from rna_s2.pipeline.prepare import prepare
 from rna_s2.pipeline.study_child import work
 from rna_s2.pipeline.study_config import Child, StudyConfig, resolve
 from rna_s2.reports.notebook import run_notebook
@@ -37,13 +34,6 @@ from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, r
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "study"
-OPTIONS = StudyConfig
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    name: name for name in ("in_file", "epochs", "workers", "max_minutes", "max_rejects", "experiment", "cache_dir")
-}
-DEFAULT_CONFIG = Path("configs/study_baseline.yaml")
 NOTEBOOKS = {"why_is_the_baseline_high": PROJECT_ROOT / "notebooks" / "why_is_the_baseline_high.ipynb"}
 """Report of each study that has one, by the study's name."""
 PARTS = ("train", "val", "test")
@@ -117,8 +107,7 @@ def prepare_once(children: Sequence[Child]) -> None:
         key = config.model_dump_json(include={"data", "pruning", "features"})
         if key not in seen:
             seen.add(key)
-            pruned, _ = pruned_table(config.data, config.pruning)
-            encoded_dataset(pruned, config.features, config.seed, config.data)
+            prepare(config.data, config.pruning, config.features, config.seed, MemoryTracker())
 
 
 def run_children(
@@ -199,9 +188,9 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
     runs, rows = pd.DataFrame(lines), pd.concat(parts, ignore_index=True)
     table = summary(runs, rows[rows["part"] != "train"], study.variants)
     first = children[0].config
-    pruned, _ = pruned_table(first.data, first.pruning)
     plain = FeatureConfig(keep_partial=first.features.keep_partial)
-    counted = pd.DataFrame(composition(encoded_dataset(pruned, plain, first.seed, first.data)))
+    prepared = prepare(first.data, first.pruning, plain, first.seed, MemoryTracker())
+    counted = pd.DataFrame(composition(prepared.data))
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in (
             ("study.csv", table.reset_index()), ("runs.csv", runs), ("rows.csv", rows), ("composition.csv", counted),
@@ -230,26 +219,3 @@ def commits(runs: pd.DataFrame) -> str:
         logger.warning("runs of %d commits stand in one table: %s; they compare only if nothing they use has changed",
                        len(counts), said)
     return f"\nRuns by commit: {said}.\n"
-
-
-def main(argv: Sequence[str] | None = None) -> StudyReport:
-    """The command."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    source = _given_config(arguments)
-    study = parse(
-        StudyConfig, [*arguments, f"--{CONFIG_OPTION}", str(source)], command=COMMAND, description=__doc__ or "",
-        overrides=OVERRIDES, config_option=CONFIG_OPTION,
-    )
-    result = run_study(study, source)
-    logger.info("%s\nstudy.csv and study.md in run %s", markdown(result.table), result.run_id)
-    return result
-
-
-def _given_config(arguments: Sequence[str]) -> Path:
-    """The study's file: the one given, else the default one."""
-    parts = [part for argument in arguments for part in argument.split("=", 1)]  # --name value and --name=value
-    return Path(dict(pairwise(parts)).get(f"--{CONFIG_OPTION}", "") or DEFAULT_CONFIG)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rna_s2.options.base import Options, load_yaml, unknown_keys, validate
+from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
-from rna_s2.options.files import file_digest
-from rna_s2.pipeline.open_models import open_model
-from rna_s2.pipeline.prepare import content_key
+from rna_s2.options.files import content_key, file_digest
+from rna_s2.pipeline.model_folders import open_model
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.s2.features import GEOMETRY
 from rna_s2.s2.rules import NEEDS_COLUMNS, NEEDS_GEOMETRY, Rule
@@ -41,11 +41,20 @@ class StudyVariant(Options):
 class StudyConfig(Options):
     """A study: a base config, variants, seeds, and how to go about it."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the study")
-    base: str = Field(min_length=1, description="config file of a training, relative to the study's file")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="what differs from the base in all variants")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of split, weights and order; every variant runs with each")
-    variants: tuple[StudyVariant, ...] = Field(min_length=1, description="lines of the table, the most telling first")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the study", json_schema_extra=CONFIG_ONLY)
+    base: str = Field(
+        min_length=1, description="config file of a training, relative to the study's file", json_schema_extra=CONFIG_ONLY
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from the base in all variants", json_schema_extra=CONFIG_ONLY
+    )
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1, description="of split, weights and order; every variant runs with each",
+        json_schema_extra=CONFIG_ONLY,
+    )
+    variants: tuple[StudyVariant, ...] = Field(
+        min_length=1, description="lines of the table, the most telling first", json_schema_extra=CONFIG_ONLY
+    )
     in_file: str = Field("", description="S1 table, in place of the base's")
     epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the variants'")
     max_rejects: int | None = Field(None, ge=-1, description="unusable rows to go on without, in place of the base's")
@@ -160,7 +169,7 @@ def child_digest(scorer: str, config: TrainConfig, table_digest: str, start_dige
     ``start_digest`` is that of the model whose weights training begins with, where there is one.
     """
     decisive = config.model_dump(mode="json", exclude={"name", "registered_name", "experiment", "resume", "data"})
-    return content_key(step="study", scorer=scorer, source=table_digest, config=decisive | {"start": start_digest})
+    return content_key(version=1, step="study", scorer=scorer, source=table_digest, config=decisive | {"start": start_digest})
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

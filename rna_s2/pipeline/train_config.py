@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rna_s2.options.base import MODEL_NAME, Options
-from rna_s2.pipeline.propose_file import SHIPPED_NETWORK
+from rna_s2.options.command_line import CONFIG_ONLY, shown
+from rna_s2.options.places import ProjectPath, in_project
+from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules
 from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.selection import SelectionOptions
@@ -15,21 +17,21 @@ from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS
 from rna_s2.s2.training import S2Config
 
-SAMPLE = "data/sample_s1.parquet"
+SAMPLE = in_project("data/sample_s1.parquet")
 """The S1 table that comes with the repository."""
 
 
 class SourceOptions(Options):
     """Where the rows come from: an S1 table, or transcripts that one is made of; the sample where neither is named."""
 
-    in_file: str = Field(
-        "", description=f"S1 table: Parquet or a field pickle (.pkl.gz); without it and without transcripts {SAMPLE}"
+    in_file: ProjectPath = Field(
+        "", description="S1 table: Parquet or a field pickle (.pkl.gz); without it and without transcripts the sample in data/"
     )
     transcripts: str = Field(
         "", description="instead: FASTA file, plain or gzip, a path or URL; is cut, folded, and given to stage 1"
     )
-    model: str = Field(
-        SHIPPED_NETWORK, min_length=1, description="stage 1 for transcripts: folder of a network, or models:/NAME"
+    model: ProjectPath = Field(
+        SHIPPED_S1, min_length=1, description="stage 1 for transcripts: folder of a network, or models:/NAME"
     )
 
     @model_validator(mode="before")
@@ -56,7 +58,9 @@ class DataConfig(SourceOptions):
 class TrainConfig(S2Config):
     """A whole training: data, pruning, features, network, split, augmentation, training."""
 
-    name: str = Field("baseline", pattern=MODEL_NAME, description="name of the model, for runs and pictures")
+    name: str = Field(
+        "baseline", pattern=MODEL_NAME, description="name of the model, for runs and plots", json_schema_extra=CONFIG_ONLY
+    )
     registered_name: str | None = Field(
         None, pattern=MODEL_NAME, description="name in the model registry; none registers nothing"
     )
@@ -67,10 +71,13 @@ class TrainConfig(S2Config):
         "models:/NAME; empty: fresh weights"
     )
     resume: str = Field("", description="id of a run to go on with after an interruption")
-    data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from")
+    data: DataConfig = Field(default_factory=DataConfig, description="where the rows come from", json_schema_extra=shown())
     pruning: PruningRules = Field(REFERENCE_RULES, description="how proposals are pruned")
     features: FeatureConfig = Field(default_factory=FeatureConfig, description="what goes into S2 for each box")
-    decode: bool = Field(True, description="compare the best structure of each validation and test row with its target")
+    decode: bool = Field(
+        True, description="compare the best structure of each validation and test row with its target",
+        json_schema_extra=CONFIG_ONLY,
+    )
 
     @model_validator(mode="after")
     def _shift_has_places(self) -> TrainConfig:

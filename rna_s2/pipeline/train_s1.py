@@ -1,11 +1,9 @@
-"""The command ``train_s1``: train the stage 1 network on folded segments, tracked, and register it."""
+"""Train the stage 1 network on folded segments, tracked, and register it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,10 +20,11 @@ from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.engine.tracker import MemoryTracker, Tracker
 from rna_s2.fitting.loop import alone, checkpoint_folder
-from rna_s2.options.base import MODEL_NAME, parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.base import MODEL_NAME
+from rna_s2.options.command_line import CONFIG_ONLY
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
-from rna_s2.pipeline.stage1_tables import training_segments
+from rna_s2.pipeline.steps.segments import training_segments
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.s1.card import network_card
@@ -48,7 +47,8 @@ class TrainS1Config(S1Config):
     """A whole training of stage 1."""
 
     name: str = Field(
-        "s1 compact", pattern=MODEL_NAME, description="name of the model, for the run: letters, digits, spaces, _ and -"
+        "s1 compact", pattern=MODEL_NAME, description="name of the model, for the run: letters, digits, spaces, _ and -",
+        json_schema_extra=CONFIG_ONLY,
     )
     in_file: tuple[str, ...] = Field(
         (), description="tables of folded segments with their structures (Parquet or pickle), at commas"
@@ -58,7 +58,8 @@ class TrainS1Config(S1Config):
     )
     segments: SegmentRule = Field(default_factory=SegmentRule, description="how transcripts are cut, what is kept")
     exclude: tuple[str, ...] = Field(
-        (), description="FASTA files whose transcripts must not be known to the network: rows of these names are left out"
+        (), description="FASTA files whose transcripts must not be known to the network: rows of these names are left out",
+        json_schema_extra=CONFIG_ONLY,
     )
     registered_name: str | None = Field(
         REGISTERED_NAME, pattern=MODEL_NAME,
@@ -78,22 +79,6 @@ class TrainS1Config(S1Config):
         return self
 
 
-OPTIONS = TrainS1Config
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    "in_file": "in_file",
-    "transcripts": "transcripts",
-    "out_dir": "out_dir",
-    "epochs": "training.epoch",
-    "seed": "seed",
-    "experiment": "experiment",
-    "resume": "resume",
-    "precision": "training.precision",
-    "cache_dir": "cache_dir",
-    "max_minutes": "max_minutes",
-    "registered_name": "registered_name",
-}
-INSTEAD = {"in_file": ("transcripts",), "transcripts": ("in_file",)}
 CONFIG_FILE = "config.yaml"
 CARD_PACKAGES = ("torch", "ViennaRNA")
 """Packages whose versions the card names."""
@@ -282,24 +267,3 @@ def _log_result(
             metrics={MONITOR: result.figures["auroc"]}, step=result.fit.epochs - 1,
         )
     return TrainS1Report(tracker.run_id, result, model.uri, model.version)
-
-
-def main(argv: Sequence[str] | None = None) -> TrainS1Report:
-    """The command."""
-    config = parse(
-        OPTIONS, argv, command=COMMAND, description="Train the stage 1 network on folded segments.",
-        overrides=OVERRIDES, config_option=CONFIG_OPTION, instead=INSTEAD,
-    )
-    return run_train_s1(config, command=command_line(sys.argv[1:] if argv is None else argv))
-
-
-def command_line(argv: Sequence[str]) -> str:
-    """The command as one would type it to train from the beginning: without empty options and without ``--resume``."""
-    arguments = [part for argument in argv for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])]
-    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    given = [part for name, value in options.items() if value and name != "--resume" for part in (name, value)]
-    return shlex.join(["python", "-m", "rna_s2.pipeline.train_s1", *given])
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -1,16 +1,14 @@
-"""Entry point ``train``: from a config file to a trained, tracked and registered S2 model."""
+"""From a config file to a trained, tracked and registered S2 model."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import shutil
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -18,11 +16,9 @@ import yaml
 
 from rna_s2.engine.tracker import MemoryTracker, Tracker, untracked
 from rna_s2.fitting.loop import alone, checkpoint_folder
-from rna_s2.options.base import parse
-from rna_s2.options.errors import UserError, run_command
-from rna_s2.pipeline.open_models import open_model
-from rna_s2.pipeline.prepare import Prepared, prepare
-from rna_s2.pipeline.source import with_table
+from rna_s2.options.errors import UserError
+from rna_s2.pipeline.model_folders import open_model
+from rna_s2.pipeline.prepare import Prepared, prepare, with_table
 from rna_s2.pipeline.structure_metrics import structure_figures
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.reports.pictures import learning_figure, mean_roc, roc_figure
@@ -36,28 +32,7 @@ from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id, star
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "train"
-OPTIONS = TrainConfig
-CONFIG_OPTION = "config"
-OVERRIDES = {
-    "in_file": "data.in_file",
-    "transcripts": "data.transcripts",
-    "model": "data.model",
-    "epochs": "training.epoch",
-    "seed": "seed",
-    "experiment": "experiment",
-    "start": "start",
-    "resume": "resume",
-    "batch_size": "training.batch_size",
-    "precision": "training.precision",
-    "split": "split.by",
-    "max_rejects": "data.max_rejects",
-    "cache_dir": "data.cache_dir",
-    "registered_name": "registered_name",
-}
-INSTEAD = {"in_file": ("data.transcripts",), "transcripts": ("data.in_file",)}
 CONFIG_FILE = "config.yaml"
-DEFAULT_CONFIG = Path("configs/baseline.yaml")
 EXAMPLE_ROWS = 2
 
 
@@ -251,32 +226,15 @@ def _plain(box: dict) -> dict:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> TrainReport:
-    """The command."""
-    config = parse(
-        TrainConfig, _with_config(sys.argv[1:] if argv is None else argv), command=COMMAND, description=__doc__ or "",
-        overrides=OVERRIDES, config_option=CONFIG_OPTION, instead=INSTEAD,
-    )
-    return run_train(config)
+def config_of_run(run_id: str) -> str:
+    """The path of a copy of the config that a run was trained with; it is there until this process ends.
 
-
-def _with_config(argv: Sequence[str]) -> list[str]:
-    """The arguments with a config: the one given, else that of the run to resume, else the default one."""
-    arguments = list(argv)
-    parts = [part for argument in arguments for part in argument.split("=", 1)]  # --name value and --name=value
-    given = dict(pairwise(parts))
-    if given.get(f"--{CONFIG_OPTION}", ""):
-        return arguments
-    resume = given.get("--resume", "")
-    path: Path | None = DEFAULT_CONFIG
-    if resume:
-        folder = tempfile.mkdtemp(prefix="rna-s2-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = fetch_artifact(resolve_run_id(resume), CONFIG_FILE, Path(folder))
-        if path is None:
-            raise UserError(f"run {resume} has no {CONFIG_FILE}; give its config as well")
-    return [*arguments, f"--{CONFIG_OPTION}", str(path)]
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    Raises:
+        UserError: the run is unknown or keeps no config, or the tracking store cannot be reached.
+    """
+    folder = tempfile.mkdtemp(prefix="rna-s2-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = fetch_artifact(resolve_run_id(run_id), CONFIG_FILE, Path(folder))
+    if path is None:
+        raise UserError(f"run {run_id} has no {CONFIG_FILE}; give its config as well")
+    return str(path)

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from rna_s2.fitting.devices import PRECISION_HELP, Precision
 from rna_s2.options.base import Options
+from rna_s2.options.command_line import called, shown
 from rna_s2.s1.selection import SelectionOptions
 
 
@@ -106,7 +107,10 @@ class DataConfig(Options):
 class TrainingConfig(Options):
     """How the network is trained."""
 
-    epoch: int = Field(20, ge=1, description="epochs: parts of the training after which it is validated and saved")
+    epoch: int = Field(
+        20, ge=1, description="epochs: parts of the training after which it is validated and saved",
+        json_schema_extra=called("epochs"),
+    )
     batches_per_epoch: int = Field(500, ge=0, description="batches in an epoch; 0: about one pass over the rows")
     batch_pixels: int = Field(16384, ge=1, description="map cells in a batch: rows times the square of the longest")
     short_epochs: int = Field(0, ge=0, description="epochs at the beginning that see only short sequences")
@@ -126,7 +130,9 @@ class S1Config(Options):
 
     network: NetworkConfig = Field(default_factory=NetworkConfig, description="size of the network")
     data: DataConfig = Field(default_factory=DataConfig, description="which rows train")
-    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how it is trained")
+    training: TrainingConfig = Field(
+        default_factory=TrainingConfig, description="how it is trained", json_schema_extra=shown("epochs", "precision")
+    )
     selection: SelectionOptions = Field(
         default_factory=lambda: SelectionOptions(), description="which proposals count for the sensitivity"
     )

@@ -7,22 +7,7 @@ neighbours are rare (CpG, UpA) or frequent (CpA, UpG, GpG).
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
-from pydantic import Field
-
-from rna_s2.engine.tracker import Tracker
-from rna_s2.options.base import check_outputs, parse
-from rna_s2.options.errors import UserError, run_command
-from rna_s2.options.files import atomic_path, file_digest
-from rna_s2.s1.config import SyntheticTranscripts
-
-log = logging.getLogger(__name__)
-
-COMMAND = "synthetic"
 
 BASES = np.frombuffer(b"ACGU", np.uint8)
 
@@ -39,16 +24,6 @@ DINUCLEOTIDE_ODDS = np.array(
 
 REGION_LENGTH = 300
 """Bases after which the share of G + C changes: about the length of an exon or an untranslated region."""
-
-
-class SyntheticOptions(SyntheticTranscripts):
-    """Options of ``synthetic``."""
-
-    out_file: str = Field(description="FASTA file to write (.fa)")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = SyntheticOptions
 
 
 def random_transcripts(
@@ -83,54 +58,3 @@ def random_transcripts(
             base = (draws[k][:, None] >= cumulative[every, base]).sum(axis=1)
             out[:, start + k] = base
     return [row.tobytes().decode("ascii") for row in BASES[out]]
-
-
-def synthetic_transcripts(options: SyntheticOptions) -> Path:
-    """Write random transcripts as FASTA; names are ``synthetic_SEED_NUMBER``. Returns the path."""
-    sequences = random_transcripts(
-        options.n_transcripts, options.length, options.seed, options.gc_mean, options.gc_sd
-    )
-    path = fasta_path(options.out_file)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as stream:
-        for number, sequence in enumerate(sequences):
-            stream.write(f">synthetic_{options.seed}_{number}\n{sequence}\n")
-    return path
-
-
-def fasta_path(path: str) -> Path:
-    """An output path that does not promise compression and is no folder; to be called before long work.
-
-    Raises:
-        UserError: it does, or is.
-    """
-    check_outputs({"out_file": path})
-    if path.endswith(".gz"):
-        raise UserError(f"{path}: is written uncompressed; choose a name that ends in .fa")
-    return Path(path)
-
-
-def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
-    """Write random transcripts as FASTA, and tell the tracker. Returns the path."""
-    tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
-    path = synthetic_transcripts(options)
-    tracker.tags({"digest.out_file": file_digest(path)})
-    tracker.metrics({"count.transcripts": options.n_transcripts, "count.bases": options.n_transcripts * options.length})
-    log.info("%s: %d sequences of %d bases", path, options.n_transcripts, options.length)
-    return path
-
-
-def main(argv: Sequence[str] | None = None) -> Path:
-    """The command."""
-    options = parse(
-        OPTIONS, argv, command=COMMAND,
-        description="Write random sequences with the composition of transcripts as FASTA.",
-    )
-    fasta_path(options.out_file)
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.out_file).name}", experiment=options.experiment) as tracker:
-        return run_synthetic(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -88,7 +88,7 @@ def load_champion(name: str) -> PyFuncModel:
 
 
 @contextmanager
-def model_folder(uri: str) -> Iterator[Path]:
+def registered_folder(uri: str) -> Iterator[Path]:
     """The logged folder of a model, in a temporary place for the length of a block.
 
     Args:

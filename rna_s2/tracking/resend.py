@@ -1,16 +1,15 @@
-"""Sends what a run kept while its tracking server was away: ``python -m rna_s2.tracking.resend FILE``."""
+"""Sends what a run kept while its tracking server was away: ``python -m rna_s2.commands.resend FILE``."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.errors import UserError
 from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
 from rna_s2.tracking.runs import RESUMED_AT, perform, write_unsent
 
@@ -59,17 +58,3 @@ def resend(path: Path) -> int:
 def _resumed_at(client: MlflowClient, run_id: str) -> int:
     """When a run was gone on with last, in milliseconds since 1970; 0 for never."""
     return int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
-    import sys
-
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if len(arguments) != 1:
-        raise UserError("usage: python -m rna_s2.tracking.resend FILE")
-    logger.info("%d entries sent", resend(Path(arguments[0])))
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -74,7 +74,7 @@ class MlflowTracker:
 
     While the tracking server cannot be reached, everything told to the tracker is kept in order and sent when the
     server is back; nothing raises, so that training goes on: also where the disk takes no copy of a file that waits, which the
-    log then says is lost. What is left when the run ends goes to a file for ``python -m rna_s2.tracking.resend``. A request that the
+    log then says is lost. What is left when the run ends goes to a file for ``python -m rna_s2.commands.resend``. A request that the
     server refuses is a :class:`UserError`; one that had to wait, and that the server refuses when it is back, is named in the
     log, and the others are sent.
     """
@@ -181,7 +181,7 @@ class MlflowTracker:
                 return
             logger.warning(
                 "the tracking server is away: %d entries of run %s are kept in %s; "
-                "send them later with: python -m rna_s2.tracking.resend %s",
+                "send them later with: python -m rna_s2.commands.resend %s",
                 len(self._unsent), self.run_id, path, shlex.quote(str(path)),
             )  # fmt: skip
 

@@ -1,10 +1,8 @@
-"""The command ``propose``: an S1 prediction table from sequences, with a trained stage 1 network."""
+"""The step ``propose``: an S1 prediction table from sequences, with a trained stage 1 network."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,31 +13,27 @@ from tqdm import tqdm
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable, Ragged
-from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
-from rna_s2.engine.tracker import Tracker, timed
+from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_table
+from rna_s2.engine.tracker import Step, Tracker, timed, untracked
 from rna_s2.fitting.devices import chosen_device, warn_of_slow
-from rna_s2.options.base import check_outputs, parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.options.base import check_outputs
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.pipeline.segments_file import rejects_path
+from rna_s2.options.places import ProjectPath
+from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder, open_network
+from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.steps.rejects import keep_rejects, rejects_path
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.rna.sequence import mask_ambiguous
-from rna_s2.s1.model import load_network
-from rna_s2.s1.network import ProposalNetwork
+from rna_s2.s1.model import MODEL_FILE, WEIGHTS_FILE, load_network
 from rna_s2.s1.predict import with_proposals
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "propose"
+PROPOSE = CachedStep("propose", version=2, folder="proposed", suffix=PARQUET_SUFFIX, libraries=("numpy", "torch"))
 TABLE_SUFFIXES = (PARQUET_SUFFIX, *PICKLE_SUFFIXES)
-SHIPPED_NETWORK = "data/s1_compact"
-"""The network that is used unless another is named: :data:`TRAINED_NETWORK`, made smaller."""
-TRAINED_NETWORK = "data/s1_network"
-"""The network as it was trained."""
-REGISTERED = "models:/"
-"""What the address of a registered model begins with."""
 
 
 class ProposeOptions(SelectionOptions, InferenceOptions):
@@ -47,15 +41,10 @@ class ProposeOptions(SelectionOptions, InferenceOptions):
 
     in_file: str = Field(description="a table with the column seq (.parquet, .pkl, .pkl.gz), or FASTA, plain or gzip")
     out_file: str = Field(description="the table to write (.parquet, .pkl, .pkl.gz); rejects go to a CSV beside it")
-    model: str = Field(
-        SHIPPED_NETWORK, min_length=1, description="folder of a trained network, or models:/NAME of the registry"
+    model: ProjectPath = Field(
+        SHIPPED_S1, min_length=1, description="folder of a trained network, or models:/NAME of the registry"
     )
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
-
-
-OPTIONS = ProposeOptions
-OVERRIDES = None
-CONFIG_OPTION = None
 
 
 @dataclass(frozen=True)
@@ -100,59 +89,30 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
     return table, rejects
 
 
-@contextmanager
-def network_folder(model: str) -> Iterator[Path]:
-    """The folder of a network, for the length of a block: ``model`` itself, or a copy of what is registered.
-
-    Args:
-        model: a folder, or ``models:/NAME`` (the champion), ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``.
-
-    Raises:
-        UserError: no such model is registered.
-    """
-    if not model.startswith(REGISTERED):
-        yield Path(model)
-        return
-    from rna_s2.tracking.models import model_folder  # here: MLflow takes seconds to import, and a folder needs none of it
-
-    with model_folder(model) as folder:
-        yield folder
-
-
-def open_network(model: str) -> ProposalNetwork:
-    """The network in a folder, or a registered one; ``model`` as for :func:`network_folder`.
-
-    Raises:
-        UserError: there is none.
-    """
-    with network_folder(model) as folder:
-        return load_network(folder)[0]
-
-
 def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:
     """Propose boxes for every sequence, write the table, and tell the tracker.
 
     Raises:
         UserError: the input, the network or the output path cannot be used.
     """
-    _check_paths(options)
+    check_propose_paths(options)
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     warn_of_slow(options.precision, chosen_device(options.device))
     network = open_network(options.model)
     seconds: dict[str, float] = {}
     with timed(seconds, "read"):
         table, rejects = read_sequences(options.in_file)
-    tracker.dataset(Path(options.in_file).name, table.digest, options.in_file, COMMAND, {"rows": table.rows})
+    tracker.dataset(Path(options.in_file).name, table.digest, options.in_file, PROPOSE.name, {"rows": table.rows})
     if len(rejects):
         first = rejects.iloc[0]
         logger.warning(
             "%s: %d left out, the first is %s (%s); all are listed in %s",
             options.in_file, len(rejects), first["index"], first["reason"], rejects_path(options.out_file),
         )
-    _keep_rejects(rejects, rejects_path(options.out_file), tracker)
+    keep_rejects(rejects, rejects_path(options.out_file), tracker, "rejects")
     selection = SelectionOptions(**{name: getattr(options, name) for name in SelectionOptions.model_fields})
     inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
-    bar = partial(tqdm, desc=COMMAND, unit=" batches", disable=None) if progress else iter
+    bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None) if progress else iter
     table = with_proposals(table, network, selection, inference, seconds, bar)
     with timed(seconds, "write"):
         write_table(table, options.out_file)
@@ -171,29 +131,32 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
     return ProposeResult(table, rejects, seconds)
 
 
-def _check_paths(options: ProposeOptions) -> None:
+def check_propose_paths(options: ProposeOptions) -> None:
+    """To be called before any work.
+
+    Raises:
+        UserError: an output is a folder or an input, or has a name that says no table format.
+    """
     check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
     rejects = rejects_path(check_table_path(options.out_file))
     check_outputs({"the rejects of out_file": rejects}, {"in_file": options.in_file})
 
 
-def _keep_rejects(rejects: pd.DataFrame, path: Path, tracker: Tracker) -> None:
-    """Write the rejects table where there are rejects, and over one that is left from an earlier run."""
-    if len(rejects) or path.exists():
-        write_rejects(rejects, path)
-    if len(rejects):
-        tracker.artifact(path, "rejects")
+def proposals_file(
+    segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: Step = untracked, progress: bool = True
+) -> Path:
+    """The S1 table of a table of sequences: what the network in ``model`` proposes; made now or found in the cache.
 
-
-def main(argv: Sequence[str] | None = None) -> ProposeResult:
-    """The command."""
-    options = parse(OPTIONS, argv, command=COMMAND, description="Propose boxes for sequences with the stage 1 network.")
-    _check_paths(options)
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
-
-    with start_run(COMMAND, f"{COMMAND} {Path(options.in_file).name}", experiment=options.experiment) as tracker:
-        return run_propose(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    Raises:
+        UserError: the table or the network cannot be used.
+    """
+    with model_folder(model) as folder:
+        load_network(folder)  # says what is wrong with it, before anything is made
+        path = PROPOSE.path(
+            cache_dir, source=file_digest(segments),
+            network=[file_digest(folder / name) for name in (WEIGHTS_FILE, MODEL_FILE)], **selection.model_dump(mode="json"),
+        )
+        with step("propose", f"propose {segments.name}") as tracker:
+            options = ProposeOptions(in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump())
+            make_or_find(path, tracker, lambda: run_propose(options, tracker, progress))
+    return path

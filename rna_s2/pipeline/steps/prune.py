@@ -1,34 +1,39 @@
-"""Entry point ``prune``: thin out the proposals of an S1 table by the rules of :mod:`rna_s2.pruning.rules`."""
+"""The step ``prune``: thin out the proposals of an S1 table by the rules of :mod:`rna_s2.pruning.rules`."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from rna_s2.boxtables.read import ReadResult, read_table
 from rna_s2.boxtables.schema import REJECT_COLUMNS, SEQ
 from rna_s2.boxtables.sensitivity import Sensitivity
-from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
-from rna_s2.engine.tracker import Tracker, timed
-from rna_s2.options.base import check_outputs, parse
-from rna_s2.options.errors import UserError, run_command
-from rna_s2.options.files import file_digest
+from rna_s2.boxtables.write import check_table_path, write_table
+from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.options.base import check_outputs
+from rna_s2.options.errors import UserError
+from rna_s2.options.files import atomic_path, file_digest
+from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.steps.rejects import ANY_NUMBER, check_rejects, keep_rejects, rejects_path
 from rna_s2.pruning.rules import PruneResult, PruningRules, prune
-from rna_s2.tracking.runs import DEFAULT_EXPERIMENT, start_run
-
-COMMAND = "prune"
-
-ANY_NUMBER = -1
-"""Value of ``max_rejects`` that allows any number of unusable rows."""
 
 logger = logging.getLogger(__name__)
+
+PRUNE = CachedStep("prune", version=2, folder="pruned", suffix=".parquet")
+
+COUNTS_FILE = "prune_counts.csv"
+"""Artifact that holds the counts before and after each rule."""
+
+SKIPPED = "longer than max_len"
+"""How the reason begins of a row that can be used and that ``max_len`` skips."""
 
 
 class PruneOptions(PruningRules):
@@ -41,7 +46,7 @@ class PruneOptions(PruningRules):
         0, ge=ANY_NUMBER, description="go on with so many rows that cannot be used left out; -1 for any number"
     )
     require_targets: bool = Field(True, description="false: the structures are not known, so there is no box sensitivity")
-    experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
+    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
 
     @property
     def rules(self) -> PruningRules:
@@ -51,14 +56,20 @@ class PruneOptions(PruningRules):
     @property
     def rejects_path(self) -> Path:
         """Where the rejects table goes."""
-        if self.rejects_file:
-            return Path(self.rejects_file)
-        out = Path(self.out_file)
-        suffix = next((s for s in (PARQUET_SUFFIX, *PICKLE_SUFFIXES) if out.name.endswith(s)), "")
-        return out.with_name(f"{out.name.removesuffix(suffix)}.rejects.csv")
+        return Path(self.rejects_file) if self.rejects_file else rejects_path(self.out_file)
 
 
-OPTIONS = PruneOptions
+@dataclass(frozen=True)
+class PrunedTable:
+    """A pruned table of the cache: its path, and the SHA-256 of the S1 table's file."""
+
+    path: Path
+    source_digest: str
+
+    @property
+    def counts_file(self) -> Path:
+        """Where the counts before and after each rule lie."""
+        return self.path.with_suffix(".counts.csv")
 
 
 @dataclass(frozen=True)
@@ -81,18 +92,23 @@ class PruneRun:
     seconds: dict[str, float]
 
 
-def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
+def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None = None) -> PruneRun:
     """Prune a table file into another.
 
     The pruned table has the input's columns, and ``df_target`` and ``n_bb_found`` where the structures are known. Rows that
     cannot be used and rows that ``max_len`` skips go to the rejects table, which is written whenever there are such rows (and
-    over one that is left from an earlier run). The tracker gets parameters, counts, box sensitivity, timings, and both tables.
+    over one that is left from an earlier run). The tracker gets parameters, counts, box sensitivity and timings.
+
+    Args:
+        options: the options.
+        tracker: follows the step.
+        counts_file: a CSV to write the counts before and after each rule to as well.
 
     Raises:
         UserError: a file cannot be read or written; more than ``max_rejects`` rows cannot be used (the rejects table is
             written then, the pruned one not); no row is left.
     """
-    _check_paths(options)
+    check_prune_paths(options)
     seconds: dict[str, float] = {}
     tracker.params(options.model_dump(exclude={"experiment"}))
     with timed(seconds, "read"):
@@ -103,12 +119,15 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
         Path(options.in_file).name, table.digest, options.in_file, "prune",
         {"rows": rows_read, "rows_rejected": len(read.rejects), "boxes": len(table.proposals)},
     )
-    _check_rejects(read, rows_read, options, tracker)
+    keep_rejects(read.rejects, options.rejects_path, tracker)
+    tracker.metrics({"rows/read": rows_read, "rows/rejected": len(read.rejects)})
+    check_rejects(read.rejects, rows_read, options.max_rejects, options.in_file, options.rejects_path)
 
     with timed(seconds, "prune"):
         result = prune(table, options.rules)
     rejects = _with_skipped(read, result, options.max_len)
-    _keep_rejects(rejects, options, tracker)
+    if len(result.skipped_rows):
+        keep_rejects(rejects, options.rejects_path, tracker)
     if not result.table.rows:
         raise UserError(
             f"{options.in_file}: no row is left ({len(read.rejects)} cannot be used, {len(result.skipped_rows)} are "
@@ -116,18 +135,22 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
         )
     sensitivity = result.sensitivity
     added = {} if sensitivity is None else {"n_bb_found": sensitivity.n_found}
+    with tempfile.TemporaryDirectory() as folder:
+        counts = Path(folder) / COUNTS_FILE
+        result.counts.to_csv(counts, index=False)
+        tracker.artifact(counts)
+        if counts_file is not None:
+            with atomic_path(counts_file) as temporary:
+                shutil.copyfile(counts, temporary)
     with timed(seconds, "write"):
         write_table(result.table, options.out_file, added=added, with_targets=sensitivity is not None)
     out_digest = file_digest(options.out_file)
-
     tracker.metrics(
         {
-            "rows/read": rows_read,
-            "rows/rejected": len(read.rejects),
             "rows/skipped": len(result.skipped_rows),
             "rows/written": result.table.rows,
         }
-        | ({} if sensitivity is None else _sensitivity_figures(sensitivity))
+        | ({} if sensitivity is None else _sensitivity_metrics(sensitivity))
         | {f"seconds/{name}": value for name, value in seconds.items()}
         | {
             f"prune/{line.rule}/{line.type}/{when}": getattr(line, when)
@@ -135,40 +158,65 @@ def run_prune(options: PruneOptions, tracker: Tracker) -> PruneRun:
             for when in ("before", "after")
         }
     )
-    with tempfile.TemporaryDirectory() as folder:
-        counts_file = Path(folder) / "prune_counts.csv"
-        result.counts.to_csv(counts_file, index=False)
-        tracker.artifact(counts_file)
-    tracker.artifact(Path(options.out_file), "table")
     tracker.tags({"out_file": options.out_file, "digest.out_file": out_digest})
-    return PruneRun(result, rejects, rows_read, out_digest, seconds)
+    run = PruneRun(result, rejects, rows_read, out_digest, seconds)
+    logger.info("%s", _summary(run, options))
+    return run
 
 
-def _sensitivity_figures(sensitivity: Sensitivity) -> dict[str, float]:
-    figures = {"rows/full_sensitivity": int(sensitivity.full.sum()), "full_sensitivity_share": sensitivity.full_share}
-    return figures | {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
+def pruned_table(
+    in_file: str, rules: PruningRules, cache_dir: str, max_rejects: int = 0, step: Step = untracked
+) -> PrunedTable:
+    """The pruned table of an S1 table, made now or found in the cache.
+
+    Args:
+        in_file: the S1 table; its structures must be known.
+        rules: the rules.
+        cache_dir: folder of the cache.
+        max_rejects: how many rows that cannot be used are left out; they are counted every time.
+        step: starts the run of the step.
+
+    Raises:
+        UserError: the table cannot be used.
+    """
+    digest = file_digest(in_file)
+    path = PRUNE.path(cache_dir, source=digest, rules=rules.model_dump())
+    pruned = PrunedTable(path, digest)
+    with step("prune", f"prune {Path(in_file).name}") as tracker:
+        options = PruneOptions(in_file=in_file, out_file=str(path), max_rejects=max_rejects, **rules.model_dump())
+        if make_or_find(path, tracker, lambda: run_prune(options, tracker, pruned.counts_file)):
+            tracker.params(options.model_dump(exclude={"experiment"}))
+            tracker.dataset(Path(in_file).name, digest, in_file, "prune", {})
+            tracker.artifact(pruned.counts_file)
+            if options.rejects_path.is_file():
+                _check_rejects_again(path, options, tracker)
+    return pruned
 
 
-def _check_paths(options: PruneOptions) -> None:
+def _check_rejects_again(path: Path, options: PruneOptions, tracker: Tracker) -> None:
+    """Counts the rejects of a pruned table that was found against those that are allowed now."""
+    rejects = pd.read_csv(options.rejects_path)
+    tracker.artifact(options.rejects_path)
+    unusable = rejects[~rejects["reason"].str.startswith(SKIPPED)]
+    rows = pq.read_metadata(path).num_rows + len(rejects)
+    check_rejects(unusable, rows, options.max_rejects, options.in_file, options.rejects_path)
+
+
+def _sensitivity_metrics(sensitivity: Sensitivity) -> dict[str, float]:
+    metrics = {"rows/full_sensitivity": int(sensitivity.full.sum()), "full_sensitivity_share": sensitivity.full_share}
+    return metrics | {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
+
+
+def check_prune_paths(options: PruneOptions) -> None:
+    """To be called before any work.
+
+    Raises:
+        UserError: an output is a folder or an input, or has a name that says no table format.
+    """
     inputs = {"in_file": options.in_file}
     check_outputs({"out_file": options.out_file}, inputs)
     check_table_path(options.out_file)
     check_outputs({"rejects_file": options.rejects_path}, inputs | {"out_file": options.out_file})
-
-
-def _check_rejects(read: ReadResult, rows_read: int, options: PruneOptions, tracker: Tracker) -> None:
-    """Stop, after the rejects table is written, where more rows cannot be used than are allowed."""
-    count = len(read.rejects)
-    if options.max_rejects == ANY_NUMBER or count <= options.max_rejects:
-        return
-    _keep_rejects(read.rejects, options, tracker)
-    tracker.metrics({"rows/read": rows_read, "rows/rejected": count})
-    first = read.rejects.iloc[0]
-    raise UserError(
-        f"{options.in_file}: {count} of {rows_read} rows cannot be used; the first is row {first['row']} (index "
-        f"{first['index']}), column {first['column']}: {first['reason']}; all are listed in {options.rejects_path}; "
-        f"mend them, or leave them out with max_rejects={count}"
-    )
 
 
 def _with_skipped(read: ReadResult, result: PruneResult, max_len: int) -> pd.DataFrame:
@@ -181,29 +229,10 @@ def _with_skipped(read: ReadResult, result: PruneResult, max_len: int) -> pd.Dat
         "row": usable[result.skipped_rows],
         "index": table.frame.index[result.skipped_rows],
         "column": SEQ,
-        "reason": [f"longer than max_len ({n} > {max_len} bases)" for n in table.lengths[result.skipped_rows]],
+        "reason": [f"{SKIPPED} ({n} > {max_len} bases)" for n in table.lengths[result.skipped_rows]],
     }).astype({"index": object})
     both = [part for part in (read.rejects, skipped) if len(part)]
     return pd.concat(both).sort_values("row", ignore_index=True)[list(REJECT_COLUMNS)]
-
-
-def _keep_rejects(rejects: pd.DataFrame, options: PruneOptions, tracker: Tracker) -> None:
-    if len(rejects) or options.rejects_path.exists():
-        write_rejects(rejects, options.rejects_path)
-    if len(rejects):
-        tracker.artifact(options.rejects_path)
-
-
-def main(argv: Sequence[str] | None = None) -> PruneRun:
-    """The command. Raises UserError as :func:`run_prune` does."""
-    options = parse(
-        PruneOptions, argv, command=COMMAND, description="Thin out the boxes that stage 1 proposes, rule by rule."
-    )
-    _check_paths(options)
-    with start_run("prune", f"prune {Path(options.in_file).name}", experiment=options.experiment) as tracker:
-        run = run_prune(options, tracker)
-    logger.info("%s", _summary(run, options))
-    return run
 
 
 def _summary(run: PruneRun, options: PruneOptions) -> str:
@@ -221,6 +250,3 @@ def _summary(run: PruneRun, options: PruneOptions) -> str:
     )
     return f"{options.out_file}: {run.result.table.rows} of {run.rows_read} rows{left_out}\n{boxes}\n{found}"
 
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))

@@ -1,17 +1,11 @@
-"""The command ``segments``: a table of sequences with structures, from transcripts or from known structures."""
+"""The step ``segments``: a table of sequences with structures, from transcripts or from known structures."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import logging
-import shutil
-import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,24 +15,26 @@ from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from rna_s2.boxtables.table import BoxTable
-from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_rejects, write_table
+from rna_s2.boxtables.write import PARQUET_SUFFIX, check_table_path, write_rejects, write_table
 from rna_s2.engine.processes import default_workers
-from rna_s2.engine.tracker import Tracker, timed
-from rna_s2.options.base import check_outputs, parse
-from rna_s2.options.errors import UserError, run_command
+from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.options.base import check_outputs
+from rna_s2.options.downloads import local_copy
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
+from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.steps.rejects import rejects_path
+from rna_s2.pipeline.steps.synthetic import synthetic_file
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.formats import FileError, Rejected, read_fasta, read_structures
-from rna_s2.s1.config import SegmentRule
+from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
 from rna_s2.s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
 
 log = logging.getLogger(__name__)
 
-COMMAND = "segments"
+SEGMENTS = CachedStep("segments", version=2, folder="segments", suffix=PARQUET_SUFFIX, libraries=("numpy", "ViennaRNA"))
 
-URL_SCHEMES = ("http", "https", "ftp")
-URL_TIMEOUT_SECONDS = 30
 SHOWN_REJECTS = 20
 """Rejected records that are named one by one in the log; the file of rejects has them all."""
 
@@ -63,9 +59,6 @@ class SegmentsOptions(SegmentRule):
         if bool(self.transcripts) == bool(self.structures):
             raise ValueError("give either transcripts or structures")
         return self
-
-
-OPTIONS = SegmentsOptions
 
 
 @dataclass(frozen=True)
@@ -163,48 +156,13 @@ def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
 
 
-@contextlib.contextmanager
-def local_copy(source: str) -> Iterator[Path]:
-    """A local path of ``source``: the path itself, or a temporary file with what a URL holds, kept for the block.
-
-    Raises:
-        UserError: the URL cannot be fetched whole.
-    """
-    address = urllib.parse.urlsplit(source)
-    if address.scheme not in URL_SCHEMES:
-        yield Path(source)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / (Path(address.path).name or "download")
-        try:
-            with urllib.request.urlopen(source, timeout=URL_TIMEOUT_SECONDS) as response, path.open("wb") as stream:
-                shutil.copyfileobj(response, stream)
-                promised = response.headers.get("Content-Length")
-        except urllib.error.HTTPError as error:
-            raise UserError(f"{source}: the server answers {error.code} {error.reason}; check the address") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise UserError(f"{source}: cannot be fetched ({reason}); check the address and the connection") from error
-        received = path.stat().st_size
-        if promised is not None and promised.isdigit() and int(promised) != received:
-            raise UserError(f"{source}: the connection broke after {received} of {promised} bytes; try again")
-        yield path
-
-
-def rejects_path(out_file: str | Path) -> Path:
-    """Where the rejects of a table go: beside it, ``NAME.rejects.csv``."""
-    path = Path(out_file)
-    suffix = next(s for s in (PARQUET_SUFFIX, *reversed(PICKLE_SUFFIXES)) if path.name.endswith(s))
-    return path.with_name(f"{path.name.removesuffix(suffix)}.rejects.csv")
-
-
 def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
     """Make the table, write it with its rejects, and tell the tracker; ``fetched`` as for :func:`segments`."""
-    _check_paths(options)
+    check_segments_paths(options)
     source = options.transcripts or options.structures
     tracker.params(options.model_dump(exclude={"experiment"}))
     result = segments(options, fetched)
-    tracker.dataset(Path(source).name, result.digest, source, COMMAND, {"records": result.counts["records"]})
+    tracker.dataset(Path(source).name, result.digest, source, SEGMENTS.name, {"records": result.counts["records"]})
     with timed(result.seconds, "write"):
         write_table(result.table, options.out_file, with_proposals=False)
         write_rejects(result.rejects, rejects_path(options.out_file))
@@ -220,27 +178,43 @@ def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | Non
     return result
 
 
-def _check_paths(options: SegmentsOptions) -> None:
+def check_segments_paths(options: SegmentsOptions) -> None:
+    """To be called before any work.
+
+    Raises:
+        UserError: an output is a folder or an input, or has a name that says no table format.
+    """
     inputs = {"transcripts": options.transcripts, "structures": options.structures}
     check_outputs({"out_file": options.out_file}, inputs)
     check_outputs({"the rejects of out_file": rejects_path(check_table_path(options.out_file))}, inputs)
 
 
-def main(argv: Sequence[str] | None = None) -> SegmentsResult:
-    """The command."""
-    options = parse(
-        SegmentsOptions,
-        argv,
-        command=COMMAND,
-        description="Cut segments from transcripts and fold them, or read known structures, into a table for stage 1.",
+def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: Step = untracked) -> Path:
+    """The table of folded segments of a FASTA file, plain or gzip, a path or URL; its rejects lie beside it.
+
+    Raises:
+        UserError: the file cannot be read or fetched, or nothing is left of it.
+    """
+    with local_copy(transcripts) as local:
+        path = SEGMENTS.path(cache_dir, source=file_digest(local), **rule.model_dump(mode="json"))
+        with step("segments", f"segments {Path(transcripts).name}") as tracker:
+            options = SegmentsOptions(transcripts=transcripts, out_file=str(path), **rule.model_dump())
+            make_or_find(path, tracker, lambda: run_segments(options, tracker, fetched=local))
+    return path
+
+
+def training_segments(
+    transcripts: Sequence[str | SyntheticTranscripts], rule: SegmentRule, cache_dir: str, step: Step = untracked
+) -> tuple[str, ...]:
+    """The tables of folded segments of FASTA files (paths or URLs) and of random transcripts, one for each.
+
+    Raises:
+        UserError: a file cannot be read or fetched, or nothing is left of it.
+    """
+    return tuple(
+        str(segments_file(
+            str(synthetic_file(source, cache_dir, step)) if isinstance(source, SyntheticTranscripts) else source,
+            rule, cache_dir, step,
+        ))
+        for source in transcripts
     )
-    _check_paths(options)
-    from rna_s2.tracking.runs import start_run  # here: the processes that fold import this module too, and need no mlflow
-
-    name = f"{COMMAND} {Path(options.transcripts or options.structures).name}"
-    with start_run(COMMAND, name, experiment=options.experiment) as tracker:
-        return run_segments(options, tracker)
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_command(main))
