@@ -26,7 +26,7 @@ def test_the_file_is_what_the_generator_gives():
 
 def test_every_command_has_an_entry_point_of_its_name():
     entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))["entry_points"]
-    assert set(entries) == set(COMMANDS) and len(entries) == 15
+    assert set(entries) == set(COMMANDS) >= {"main", "prune", "train", "predict"}
     for name, (module, command) in COMMANDS.items():
         assert module == f"rna_s2.commands.{'compare' if name == 'main' else name}"
         assert callable(importlib.import_module(module).main)
