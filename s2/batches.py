@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rna_s2.rna.boxes import BOX_TYPES, ragged_take
+from rna_s2.rna.boxes import BOX_TYPES, ragged_take, top_left
 from rna_s2.rna.sequence import BASES
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
 from rna_s2.s2.prefix_lstm import PrefixTree, prefix_tree
@@ -210,7 +210,7 @@ def _lowest_positions(data: EncodedDataset) -> np.ndarray:
     filled = np.diff(data.offsets) > 0
     lowest = np.zeros(len(data), dtype=np.int64)
     if filled.any():
-        lowest[filled] = np.minimum.reduceat(np.minimum(bb_x, bb_y - siz_y + 1), data.offsets[:-1][filled])
+        lowest[filled] = np.minimum.reduceat(np.minimum(*top_left(bb_x, bb_y, siz_y)), data.offsets[:-1][filled])
     return lowest
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from rna_s2.rna.boxes import HLOOP, STEM, Boxes, inner_pair, ragged_positions
-from rna_s2.rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
+from rna_s2.rna.relations import APART, INSIDE, OUTSIDE, is_conflict, relation
 
 COUNTS: tuple[str, ...] = (
     "n_conflicts", "n_stem_conflicts", "n_outside", "n_inside", "n_apart", "n_closing_it", "n_closed_by_it",
@@ -44,13 +44,13 @@ def continuations(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
 def neighbour_counts(boxes: Boxes) -> np.ndarray:
     """``(boxes, 7)`` float32, the columns :data:`COUNTS`: how many boxes of the row stand to each box in which way.
 
-    Boxes and stems that exclude it, boxes around it, between its strands and beside it (:func:`rna_s2.rna.pairs.relation`), and
+    Boxes and stems that exclude it, boxes around it, between its strands and beside it (:mod:`rna_s2.rna.relations`), and
     boxes of the other kind (stem or loop) that end at its outer pair and that begin at its inner pair
     (:func:`continuations`).
     """
     counts = np.zeros((len(boxes), len(COUNTS)), np.float32)
     for part, how in _relations(boxes):
-        excluded = how == CONFLICT
+        excluded = is_conflict(how)
         counts[part, 0] = excluded.sum(axis=1)
         counts[part, 1] = (excluded & (boxes.type[part] == STEM)).sum(axis=1)
         for column, code in enumerate((INSIDE, OUTSIDE, APART), start=2):
@@ -90,7 +90,7 @@ def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.n
     total = inside + outside
     rival = np.full(len(boxes), np.inf)
     for part, how in _relations(boxes):
-        rival[part] = np.where(how == CONFLICT, total[part], np.inf).min(axis=1, initial=np.inf)
+        rival[part] = np.where(is_conflict(how), total[part], np.inf).min(axis=1, initial=np.inf)
     return np.stack([inside, outside, rival], axis=1)
 
 

@@ -22,7 +22,19 @@ from torch.nn import functional
 
 from rna_s2.energies.ensemble import ENSEMBLE
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import HLOOP, STEM
+from rna_s2.rna.boxes import inner_corner
+from rna_s2.rna.relations import (
+    APART,
+    CLOSED_BY,
+    CLOSES,
+    CROSSING,
+    INSIDE,
+    OUTSIDE,
+    OVERLAP,
+    RELATIONS,
+    SAME_CORNER,
+    conditions,
+)
 from rna_s2.s2.batches import BEYOND, Batch
 from rna_s2.s2.config import NetworkConfig, RelationalConfig
 from rna_s2.s2.features import CONFIDENCES, ENERGY, GEOMETRY, HIGHEST_ENERGY
@@ -30,19 +42,10 @@ from rna_s2.s2.kernels import dropout, feed_forward
 from rna_s2.s2.neighbours import CHAINS, COUNTS
 from rna_s2.s2.network import Dense
 
-HOW: tuple[str, ...] = (
-    "same_corner", "overlap", "crossing", "same", "apart", "outside", "inside", "closes", "closed_by",
-)
-"""How one box stands to another. The last six are those of :func:`rna_s2.rna.pairs.relation`; the first three are its conflicts:
-boxes that share a corner pair without continuing each other, boxes that share bases in another way, and boxes that share none,
-so that their pairs cross."""
-
-SAME_CORNER, OVERLAP, CROSSING, SAME, APART, OUTSIDE, INSIDE, CLOSES, CLOSED_BY = range(len(HOW))
-
 DISTANCES: tuple[int, ...] = (1, 2, 3, 5, 9, 17, 33)
 """Lower ends of the second to the last class of distance, in bases."""
 
-N_CODES = len(HOW) * (len(DISTANCES) + 1)
+N_CODES = len(RELATIONS) * (len(DISTANCES) + 1)
 """How many codes :func:`relation_codes` gives to pairs of boxes; the next code is that of an empty place."""
 
 EMPTY = N_CODES
@@ -65,40 +68,22 @@ def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, 
         mask: ``(rows, n)`` bool; where there is a box.
 
     Returns:
-        ``(rows, n, n)`` int32: ``how * (len(DISTANCES) + 1) + class of distance``, how the box of the second axis stands to
-        the box of the third; :data:`EMPTY` where the third axis has no box.
+        ``(rows, n, n)`` int32: ``relation * (len(DISTANCES) + 1) + class of distance``, with the relation of the box of the
+        second axis to the box of the third (:data:`rna_s2.rna.relations.RELATIONS`); :data:`EMPTY` where the third axis has
+        no box.
     """
-    a = [c[:, :, None] for c in (box_type, bb_x, bb_y, bb_x + siz_x - 1, bb_y - siz_y + 1)]
-    b = [c[:, None, :] for c in (box_type, bb_x, bb_y, bb_x + siz_x - 1, bb_y - siz_y + 1)]
-    type_a, x_a, y_a, i_a, j_a = a
-    type_b, x_b, y_b, i_b, j_b = b
-    encloses_a, encloses_b = type_a != HLOOP, type_b != HLOOP
-    # The strands of a box are its rows and its columns; an hloop has its rows alone, which reach to its last column.
-    second_a, second_b = torch.where(encloses_a, j_a, x_a), torch.where(encloses_b, j_b, x_b)
-    overlap = ((x_a <= i_b) & (x_b <= i_a)) | ((x_a <= y_b) & (second_b <= i_a))
-    overlap |= ((second_a <= i_b) & (x_b <= y_a)) | ((second_a <= y_b) & (second_b <= y_a))
-    same_outer = (x_a == x_b) & (y_a == y_b)
-    corner = same_outer | ((i_a == i_b) & (j_a == j_b))
-    mixed = ~((type_a == STEM) & (type_b == STEM))
-    outside = encloses_a & (i_a < x_b) & (y_b < j_a)
-    inside = encloses_b & (i_b < x_a) & (y_a < j_b)
-    apart = (y_a < x_b) | (y_b < x_a)
-    how = torch.full_like(overlap, CROSSING, dtype=torch.int8)
-    for code, holds in (
-        (OVERLAP, overlap),
-        (SAME_CORNER, corner),
-        (CLOSED_BY, encloses_b & mixed & (i_b == x_a) & (j_b == y_a)),
-        (CLOSES, encloses_a & mixed & (i_a == x_b) & (j_a == y_b)),
-        (INSIDE, inside),
-        (OUTSIDE, outside),
-        (APART, apart),
-        (SAME, same_outer & (type_a == type_b) & (i_a == i_b) & (j_a == j_b)),
-    ):
-        how.masked_fill_(holds, code)
+    columns = (box_type, bb_x, bb_y, *inner_corner(bb_x, bb_y, siz_x, siz_y))
+    a, b = [c[:, :, None] for c in columns], [c[:, None, :] for c in columns]
+    holds = conditions(a, b)
+    how = torch.full_like(holds[OVERLAP], CROSSING, dtype=torch.int8)
+    for code, where in holds.items():
+        how.masked_fill_(where, code)
+    _, x_a, y_a, i_a, j_a = a
+    _, x_b, y_b, i_b, j_b = b
     distance = ((x_a + y_a) - (x_b + y_b)).abs()
-    distance = torch.where(outside, (x_b - i_a) + (j_a - y_b) - 2, distance)
-    distance = torch.where(inside, (x_a - i_b) + (j_b - y_a) - 2, distance)
-    distance = torch.where(apart, torch.maximum(x_b - y_a, x_a - y_b) - 1, distance)
+    distance = torch.where(holds[OUTSIDE], (x_b - i_a) + (j_a - y_b) - 2, distance)
+    distance = torch.where(holds[INSIDE], (x_a - i_b) + (j_b - y_a) - 2, distance)
+    distance = torch.where(holds[APART], torch.maximum(x_b - y_a, x_a - y_b) - 1, distance)
     code = how * (len(DISTANCES) + 1)
     for lowest in DISTANCES:
         code += distance >= lowest
@@ -125,14 +110,14 @@ class _Lookup(torch.autograd.Function):
 
 
 class RelationBias(nn.Module):
-    """A learned number per head and relation code; each head starts with a liking for one kind of relation."""
+    """A learned number per head and relation code; each head starts with a bias for relations of one sort."""
 
     def __init__(self, n_heads: int) -> None:
         super().__init__()
-        likings = ((CLOSES,), (CLOSED_BY,), (SAME_CORNER, OVERLAP, CROSSING), (OUTSIDE, INSIDE, APART))
-        table = torch.zeros(len(HOW), len(DISTANCES) + 1, n_heads)
+        initial_bias = ((CLOSES,), (CLOSED_BY,), (SAME_CORNER, OVERLAP, CROSSING), (OUTSIDE, INSIDE, APART))
+        table = torch.zeros(len(RELATIONS), len(DISTANCES) + 1, n_heads)
         for head in range(n_heads):
-            table[list(likings[head % len(likings)]), :, head] = _HEAD_START
+            table[list(initial_bias[head % len(initial_bias)]), :, head] = _HEAD_START
         self.table = nn.Parameter(table.view(N_CODES, n_heads))
 
     def forward(self, code: Tensor, dtype: torch.dtype) -> Tensor:  # (rows, n, n) -> (rows, heads, n, n)
@@ -321,7 +306,7 @@ class RelationalNetwork(nn.Module):
         if batch.bases is None:
             raise UserError("the relational network reads whole sequences: set features.kind to relational")
         _, x, y, siz_x, siz_y = self._columns(batch)
-        return self.read(batch.bases, torch.stack([x, x + siz_x - 1, y - siz_y + 1, y], dim=1), batch.row)
+        return self.read(batch.bases, torch.stack([x, *inner_corner(x, y, siz_x, siz_y), y], dim=1), batch.row)
 
     def _bias(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """What is added to the attention scores, ``(rows, heads or 1, n, n)``."""

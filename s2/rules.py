@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from rna_s2.energies.boxes import box_energies
 from rna_s2.energies.ensemble import ENSEMBLE
 from rna_s2.rna.boxes import BOX_TYPES, Boxes, ragged_take
-from rna_s2.rna.pairs import CONFLICT, relation_matrix
+from rna_s2.rna.relations import is_conflict, relation_matrix
 from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.neighbours import CHAINS
 
@@ -88,11 +88,11 @@ def dataset_boxes(data: EncodedDataset) -> Boxes:
 
 
 def compatible_boxes(boxes: Boxes) -> np.ndarray:
-    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:func:`rna_s2.rna.pairs.relation`).
+    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:mod:`rna_s2.rna.relations`).
 
     One matrix of relations per row.
     """
-    counts = [(relation_matrix(boxes, row) != CONFLICT).sum(axis=1) - 1 for row in range(boxes.rows)]
+    counts = [(~is_conflict(relation_matrix(boxes, row))).sum(axis=1) - 1 for row in range(boxes.rows)]
     return np.concatenate([*counts, np.zeros(0, np.int64)]).astype(np.int64)
 
 

@@ -14,12 +14,15 @@ from rna_s2.rna.boxes import (
     Boxes,
     among,
     bounds,
+    inner_corner,
     inner_pair,
     inside_map,
     is_in,
     outer_pair,
     ragged_positions,
     ragged_take,
+    top_left,
+    top_right,
 )
 
 small = st.integers(-2, 4)
@@ -32,6 +35,8 @@ def test_the_corner_convention() -> None:
     assert [int(edge[0]) for edge in bounds(boxes)] == [3, 5, 16, 20]
     assert [int(end[0]) for end in outer_pair(boxes)] == [3, 20]
     assert [int(end[0]) for end in inner_pair(boxes)] == [5, 16]
+    assert inner_corner(3, 20, 3, 5) == (5, 16)
+    assert top_left(3, 20, 5) == (3, 16) and top_right(3, 16, 5) == (3, 20)
 
 
 def test_rows_are_ordered_by_type_and_keep_the_order_within() -> None:

@@ -1,4 +1,4 @@
-"""Base pairs, dot-bracket, loop decomposition, pseudoknots, conflicts of boxes."""
+"""Base pairs, dot-bracket, loop decomposition, pseudoknots."""
 
 from __future__ import annotations
 
@@ -13,21 +13,11 @@ from hypothesis import strategies as st
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, TARGET_TYPE_CODES
 from rna_s2.rna.pairs import (
-    APART,
-    CLOSED_BY,
-    CLOSES,
-    CONFLICT,
-    INSIDE,
-    OUTSIDE,
-    SAME,
     as_pairs,
-    conflict,
     from_dot_bracket,
     loop_boxes,
     pair_table,
     pairs_of_boxes,
-    relation,
-    relation_matrix,
     remove_pseudoknots,
     stems,
     target_boxes,
@@ -317,87 +307,3 @@ def test_the_longer_stem_stays_and_of_equal_ones_the_first():
     # a stem of two pairs that crosses two stems of one pair each, which do not cross each other
     kept, removed = remove_pseudoknots(from_dot_bracket("(.[[.).<.]].>"))
     assert (kept.tolist(), removed.tolist()) == ([[0, 5], [7, 12]], [[2, 10], [3, 9]])
-
-
-# how boxes stand to each other
-
-
-def every_box(length):
-    """Every stem, iloop (of at least one unpaired base) and hloop of a map."""
-    for x in range(length):
-        for y in range(x + 1, length):
-            yield HLOOP, x, y, y - x + 1, y - x + 1
-            for n in range(1, (y - x + 1) // 2 + 1):
-                yield STEM, x, y, n, n
-            for p in range(x + 1, y):
-                for q in range(p + 1, y):
-                    if (p - x, y - q) != (1, 1):
-                        yield ILOOP, x, y, p - x + 1, y - q + 1
-
-
-def statement(box):
-    """What a box says of each of its bases: its partner, or None for an unpaired one."""
-    kind, x, y, siz_x, siz_y = box
-    if kind == STEM:
-        pairs = [(x + k, y - k) for k in range(siz_x)]
-        unpaired = []
-    elif kind == ILOOP:
-        p, q = x + siz_x - 1, y - siz_y + 1
-        pairs = [(x, y), (p, q)]
-        unpaired = [*range(x + 1, p), *range(q + 1, y)]
-    else:
-        pairs = [(x, y)]
-        unpaired = list(range(x + 1, y))
-    said = dict.fromkeys(unpaired)
-    for i, j in pairs:
-        said[i], said[j] = j, i
-    return said, pairs
-
-
-def test_conflict_is_what_the_bases_say_for_every_two_boxes_of_a_map():
-    boxes = list(every_box(8))
-    columns = np.array(boxes).T
-    fast = conflict([c[:, None] for c in columns], [c[None, :] for c in columns])
-    said = [statement(box) for box in boxes]
-    slow = np.zeros_like(fast)
-    for a, (bases_a, pairs_a) in enumerate(said):
-        for b, (bases_b, pairs_b) in enumerate(said):
-            contradict = any(bases_b[base] != partner for base, partner in bases_a.items() if base in bases_b)
-            cross = any(crossing(p, q) for p in pairs_a for q in pairs_b)
-            one_stem = a != b and boxes[a][0] == boxes[b][0] == STEM and bool(set(pairs_a) & set(pairs_b))
-            slow[a, b] = contradict or cross or one_stem
-    assert 0 < fast.mean() < 1
-    assert np.array_equal(fast, slow)
-
-
-def test_each_relation_on_boxes_worked_out_by_hand():
-    outer = (STEM, 0, 30, 3, 3)
-    cases = [
-        (outer, outer, SAME),
-        (outer, (STEM, 31, 40, 2, 2), APART),
-        (outer, (STEM, 5, 20, 3, 3), OUTSIDE),
-        ((STEM, 5, 20, 3, 3), outer, INSIDE),
-        (outer, (ILOOP, 2, 28, 3, 4), CLOSES),
-        ((ILOOP, 2, 28, 3, 4), (STEM, 4, 25, 2, 2), CLOSES),
-        ((ILOOP, 2, 28, 3, 4), outer, CLOSED_BY),
-        ((HLOOP, 5, 10, 6, 6), (STEM, 4, 11, 2, 2), CLOSED_BY),
-        ((ILOOP, 2, 28, 3, 4), (ILOOP, 4, 25, 2, 3), CLOSES),
-        (outer, (STEM, 2, 28, 2, 2), CONFLICT),  # would be one stem
-        (outer, (STEM, 1, 29, 2, 2), CONFLICT),  # a piece of it
-        ((HLOOP, 5, 15, 11, 11), (STEM, 7, 12, 1, 1), CONFLICT),  # paired inside a hairpin loop
-        ((STEM, 0, 10, 2, 2), (STEM, 5, 20, 2, 2), CONFLICT),  # crossing
-        ((ILOOP, 0, 30, 6, 4), (STEM, 2, 3, 1, 1), CONFLICT),  # inside a side of the loop
-    ]
-    a, b, want = zip(*cases, strict=True)
-    assert relation(np.array(a).T, np.array(b).T).tolist() == list(want)
-
-
-@given(NESTED)
-def test_boxes_of_one_structure_do_not_conflict_and_relations_are_mutual(text):
-    boxes = target_boxes([from_dot_bracket(""), from_dot_bracket(text)])
-    matrix = relation_matrix(boxes, 1)
-    assert matrix.shape == (len(boxes), len(boxes))
-    assert not (matrix == CONFLICT).any()
-    assert (matrix.diagonal() == SAME).all()
-    reverse = np.array([CONFLICT, SAME, APART, INSIDE, OUTSIDE, CLOSED_BY, CLOSES])
-    assert np.array_equal(reverse[matrix], matrix.T)

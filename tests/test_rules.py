@@ -7,7 +7,7 @@ import pytest
 from s2_data import random_dataset
 
 from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
-from rna_s2.rna.pairs import conflict
+from rna_s2.rna.relations import conflict
 from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.metrics import group_auroc
 from rna_s2.s2.rules import compatible_boxes, composition, dataset_boxes, rule_scores, target_share

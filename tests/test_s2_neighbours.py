@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
-from rna_s2.rna.pairs import APART, CONFLICT, INSIDE, OUTSIDE, relation
+from rna_s2.rna.relations import APART, INSIDE, OUTSIDE, is_conflict, relation
 from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, continuations, neighbour_counts
 
 ENERGIES = [-3.0, -1.5, 0.0, 0.5, 2.0, math.inf]
@@ -76,7 +76,7 @@ def test_counts_and_chains_are_those_of_plain_loops(boxes, data):
         end = ends[start : start + len(own)].tolist()
         total = [best_inside(own, energy, k) + best_outside(own, energy, end, k) for k in range(len(own))]
         for k, a in enumerate(own):
-            excluded = [n for n in range(len(own)) if how[k][n] == CONFLICT]
+            excluded = [n for n in range(len(own)) if is_conflict(how[k][n])]
             assert counts[start + k].tolist() == [
                 len(excluded), sum(own[n][0] == STEM for n in excluded),
                 how[k].count(INSIDE), how[k].count(OUTSIDE), how[k].count(APART),

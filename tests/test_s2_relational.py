@@ -16,7 +16,7 @@ from rna_s2.options.base import load_yaml
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM
-from rna_s2.rna.pairs import RELATIONS, relation
+from rna_s2.rna.relations import CROSSING, OVERLAP, RELATIONS, SAME_CORNER, is_conflict, relation
 from rna_s2.s2.batches import BEYOND, make_batch
 from rna_s2.s2.build import build_network
 from rna_s2.s2.config import FeatureConfig, NetworkConfig, RelationalConfig
@@ -24,17 +24,14 @@ from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.network import BoxNetwork, batch_loss
 from rna_s2.s2.relational import (
-    CROSSING,
     DISTANCES,
     EMPTY,
-    HOW,
-    OVERLAP,
-    SAME_CORNER,
     RelationalNetwork,
     SequenceReader,
     _Lookup,
     relation_codes,
 )
+from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.views import view
 from tests.reference import table_of
 from tests.test_s2_neighbours import box
@@ -107,8 +104,8 @@ def test_relations_are_those_of_the_domain(boxes):
     for k, a in enumerate(boxes):
         for n, b in enumerate(boxes):
             wanted = RELATIONS[relation(a, b)]
-            found = HOW[how[k, n]]
-            if wanted == "conflict":
+            found = RELATIONS[how[k, n]]
+            if is_conflict(relation(a, b)):
                 strands = [strands_of(c) for c in (a, b)]
                 if a[1:3] == b[1:3] or inner(a) == inner(b):
                     wanted = "same_corner"
@@ -146,7 +143,7 @@ def strands_of(b) -> set[int]:
 )
 def test_relations_and_distances_by_hand(a, b, how, distance):
     code = int(codes_of([a, b])[0, 1])
-    assert HOW[code // (len(DISTANCES) + 1)] == how
+    assert RELATIONS[code // (len(DISTANCES) + 1)] == how
     if how not in ("closes", "closed_by"):
         assert code % (len(DISTANCES) + 1) == sum(distance >= low for low in DISTANCES)
 
@@ -155,6 +152,17 @@ def test_an_empty_place_has_a_code_of_its_own():
     code = codes_of([(STEM, 0, 20, 2, 2), (STEM, 0, 20, 2, 2)], [True, False])
     assert code[:, 1].tolist() == [EMPTY, EMPTY] and code[0, 0] != EMPTY
     assert {SAME_CORNER, OVERLAP, CROSSING} == {0, 1, 2}
+
+
+def test_the_shipped_network_scores_what_it_has_always_scored():
+    """Its weights belong to the codes of relations and to the order of all that goes in."""
+    found = Scorer.load(Path(__file__).resolve().parent.parent / "data" / "s2_model").score_table(table_of(ROWS))
+    wanted = [
+        [0.998546, 0.000188, 0.000158, 0.001771, 0.000088, 0.00081, 0.99914, 0.000118], [0.017854], [],
+        [0.000894, 0.002429, 0.001078], [0.000214],
+    ]
+    for scores, literal in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(scores, literal, rtol=1e-3, atol=1e-6)
 
 
 def test_the_lookup_and_its_gradient_are_those_of_indexing():

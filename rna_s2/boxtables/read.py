@@ -21,7 +21,7 @@ from rna_s2.boxtables.table import BoundingBoxes, BoxTable, Ragged
 from rna_s2.boxtables.unpickle import collector_paused, read_pickled_frame
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.rna.boxes import BOX_COLUMNS, Boxes
+from rna_s2.rna.boxes import BOX_COLUMNS, Boxes, top_left
 
 _log = logging.getLogger(__name__)
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -282,7 +282,7 @@ def _target_structures(
         bb_x, bb_y, siz_x, siz_y = (found.numbers[name] for name in schema.COORDINATES)
         structures = Lists(
             found.lengths,
-            dict(zip(schema.TOP_LEFT, (bb_x, bb_y - siz_y + 1, siz_x, siz_y), strict=True)),
+            dict(zip(schema.TOP_LEFT, (*top_left(bb_x, bb_y, siz_y), siz_x, siz_y), strict=True)),
             names={schema.STRUCTURE_NAME: found.names[schema.TARGET_TYPE]},
         )
     schema.check_bounding_boxes(structures, lengths, column, faults)

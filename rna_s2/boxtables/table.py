@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, TARGET_TYPE_CODES, Boxes, ragged_take
+from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, TARGET_TYPE_CODES, Boxes, ragged_take, top_left, top_right
 
 STRUCTURE_NAMES: tuple[str, ...] = tuple(TARGET_TYPE_CODES)
 """Names of local structures in a ``bounding_boxes`` column; the position of a name is its code."""
@@ -98,8 +98,7 @@ class BoundingBoxes:
         return Boxes(
             np.concatenate([[0], np.cumsum(counts)]),
             types[order],
-            self.x[order],
-            self.y[order] + self.siz_y[order] - 1,
+            *top_right(self.x[order], self.y[order], self.siz_y[order]),
             self.siz_x[order],
             self.siz_y[order],
         )
@@ -117,7 +116,7 @@ class BoundingBoxes:
             boxes.type == ILOOP, loop, np.array([plain.get(t, -1) for t in range(len(BOX_TYPES))])[boxes.type]
         )
         return cls(
-            boxes.offsets, boxes.bb_x, boxes.bb_y - boxes.siz_y + 1, boxes.siz_x, boxes.siz_y, name.astype(np.int8)
+            boxes.offsets, *top_left(boxes.bb_x, boxes.bb_y, boxes.siz_y), boxes.siz_x, boxes.siz_y, name.astype(np.int8)
         )
 
 

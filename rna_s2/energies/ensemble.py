@@ -168,7 +168,7 @@ def _row_probabilities(boxes: Boxes, part: slice, pairs: np.ndarray, p: np.ndarr
     matrix[pairs[:, 0] + 1, pairs[:, 1] + 1] = p
     unpaired = np.clip(1.0 - matrix.sum(axis=0) - matrix.sum(axis=1), 0.0, 1.0)[1:-1]
     box_type, x, y = boxes.type[part], boxes.bb_x[part].astype(np.int64), boxes.bb_y[part].astype(np.int64)
-    siz_x, siz_y = boxes.siz_x[part].astype(np.int64), boxes.siz_y[part].astype(np.int64)
+    siz_x = boxes.siz_x[part].astype(np.int64)
     inner_i, inner_j = (c[part].astype(np.int64) for c in inner_pair(boxes))
     stem, loop = box_type == STEM, box_type == ILOOP
     outer = matrix[x + 1, y + 1]
@@ -185,8 +185,8 @@ def _row_probabilities(boxes: Boxes, part: slice, pairs: np.ndarray, p: np.ndarr
     columns[loop, 0] = np.minimum(outer[loop], inner)
     columns[loop, 1] = (outer[loop] + inner) / 2
     index = np.flatnonzero(~stem)
-    first = _least_between(unpaired, x[index] + 1, x[index] + siz_x[index] - 1)
-    second = _least_between(unpaired, y[index] - siz_y[index] + 2, y[index])
+    first = _least_between(unpaired, x[index] + 1, inner_i[index])
+    second = _least_between(unpaired, inner_j[index] + 1, y[index])
     columns[index, 3] = np.minimum(first, np.where(loop[index], second, 1.0))
     return columns
 

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from rna_s2.pipeline.structure_prediction import Prediction
-from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.rna.boxes import BOX_TYPES, bounds
 from rna_s2.rna.pairs import remove_pseudoknots, to_dot_bracket
 from rna_s2.structures.pairing import base_confidence
 
@@ -124,11 +124,14 @@ def map_svg(prediction: Prediction) -> str:
         parts.append(f'<text x="{place:.1f}" y="-6" text-anchor="middle">{at + 1}</text>')
         parts.append(f'<text x="-6" y="{place + 4:.1f}" text-anchor="end">{at + 1}</text>')
     order = np.lexsort((prediction.probability, prediction.chosen))  # chosen ones last, the more probable on top
-    columns = (boxes.type, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen)
-    for code, x, y, siz_x, siz_y, p, chosen in zip(*(c[order].tolist() for c in columns), strict=True):
+    _, _, first_col, _ = bounds(boxes)
+    columns = (
+        boxes.type, boxes.bb_x, boxes.bb_y, first_col, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
+    )
+    for code, x, y, first_col, siz_x, siz_y, p, chosen in zip(*(c[order].tolist() for c in columns), strict=True):
         outline = f' stroke="{TYPE_COLOURS[BOX_TYPES[code]]}" stroke-width="1.5"' if chosen else ""
         parts.append(
-            f'<rect x="{(y - siz_y + 1) * cell:.1f}" y="{x * cell:.1f}" width="{siz_y * cell:.1f}" '
+            f'<rect x="{first_col * cell:.1f}" y="{x * cell:.1f}" width="{siz_y * cell:.1f}" '
             f'height="{siz_x * cell:.1f}" fill-opacity="{FAINTEST + (1 - FAINTEST) * p:.2f}"{outline}>'
             f"<title>{BOX_TYPES[code]} ({x + 1}, {y + 1}) {siz_x} x {siz_y}, probability {p:.3f}</title></rect>"
         )

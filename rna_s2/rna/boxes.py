@@ -11,13 +11,16 @@ last column, so it covers rows ``bb_x .. bb_x+siz_x-1`` and columns ``bb_y-siz_y
         bb_x+siz_x-1  [o]  .   .   .     <- bottom-left corner: the inner pair
         rows (5' strand)
 
-This convention lives here alone: everything else asks :func:`bounds` and the pair functions below.
+This convention lives here alone: everything else asks :func:`bounds` and the pair functions below, or, with single columns
+(numbers, numpy arrays or torch tensors), :func:`inner_corner`. Columns ``bounding_boxes`` of S1 tables name the same box by its
+top-left corner: :func:`top_right` and :func:`top_left` convert.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -158,9 +161,25 @@ def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return entry, np.arange(len(entry)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
+def inner_corner(bb_x: Any, bb_y: Any, siz_x: Any, siz_y: Any) -> tuple[Any, Any]:
+    """Row and column of the bottom-left cell of boxes given as columns: the inner pair ``(i, j)``."""
+    return bb_x + siz_x - 1, bb_y - siz_y + 1
+
+
+def top_right(x: Any, y: Any, siz_y: Any) -> tuple[Any, Any]:
+    """``bb_x`` and ``bb_y`` of boxes whose top-left corner is ``(x, y)``."""
+    return x, y + siz_y - 1
+
+
+def top_left(bb_x: Any, bb_y: Any, siz_y: Any) -> tuple[Any, Any]:
+    """``x`` and ``y`` of the top-left corner of boxes: first row and first column. The reverse of :func:`top_right`."""
+    return bb_x, bb_y - siz_y + 1
+
+
 def bounds(boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """First row, last row, first column, last column of each box, all inclusive, ``(boxes,)`` int32 each."""
-    return boxes.bb_x, boxes.bb_x + boxes.siz_x - 1, boxes.bb_y - boxes.siz_y + 1, boxes.bb_y
+    last_row, first_col = inner_pair(boxes)
+    return boxes.bb_x, last_row, first_col, boxes.bb_y
 
 
 def inside_map(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
@@ -194,7 +213,7 @@ def outer_pair(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
 
 def inner_pair(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
     """The base pair at the bottom-left corner of each box: ``i`` and ``j``. Means nothing for an hloop."""
-    return boxes.bb_x + boxes.siz_x - 1, boxes.bb_y - boxes.siz_y + 1
+    return inner_corner(boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y)
 
 
 def keys(boxes: Boxes) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map, ragged_positions
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inside_map, ragged_positions
 from rna_s2.rna.sequence import can_pair
 
 Box = tuple[int, int, int, int, int]
@@ -276,63 +276,4 @@ def _stated_pairs(box: Box) -> Iterator[tuple[int, int]]:
     else:
         yield x, y
         if kind == ILOOP:
-            yield x + siz_x - 1, y - siz_y + 1
-
-
-# How two boxes of one sequence stand to each other. A box covers the bases of its 5' strand (its rows) and of its
-# 3' strand (its columns); an hloop has the one strand of its rows.
-CONFLICT, SAME, APART, OUTSIDE, INSIDE, CLOSES, CLOSED_BY = range(7)
-RELATIONS: tuple[str, ...] = ("conflict", "same", "apart", "outside", "inside", "closes", "closed_by")
-"""Names of the codes that :func:`relation` gives."""
-
-
-def relation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """How box ``a`` stands to box ``b`` in one structure without pseudoknots.
-
-    ======================  ===========================================================================================
-    ``SAME``                identical boxes
-    ``APART``               one ends before the other begins: they share no base and neither encloses the other
-    ``OUTSIDE``             ``b`` lies between the strands of ``a`` and shares no base with it; ``INSIDE`` the reverse
-    ``CLOSES``              they share one pair: the inner pair of ``a`` is the outer pair of ``b`` (a stem and the loop
-                            it ends in, an iloop and the stem it goes on in, an iloop and a loop with a stem of one
-                            pair between them); ``CLOSED_BY`` the reverse
-    ``CONFLICT``            everything else: no structure has both. They share a base in another way, or a pair of one
-                            crosses a pair of the other, or one lies inside a loop of the other
-    ======================  ===========================================================================================
-
-    Two stems never share a pair, for then they would be one stem. Boxes that reach the diagonal or below it have no
-    meaning here, an hloop on the diagonal excepted.
-
-    Args:
-        a, b: each ``(type, bb_x, bb_y, siz_x, siz_y)``, int arrays that broadcast against each other.
-
-    Returns:
-        int8 codes (:data:`RELATIONS`) in the broadcast shape.
-    """
-    type_a, x_a, y_a, siz_x_a, siz_y_a = (np.asarray(c) for c in a)
-    type_b, x_b, y_b, siz_x_b, siz_y_b = (np.asarray(c) for c in b)
-    inner_x_a, inner_y_a = x_a + siz_x_a - 1, y_a - siz_y_a + 1
-    inner_x_b, inner_y_b = x_b + siz_x_b - 1, y_b - siz_y_b + 1
-    encloses_a, encloses_b = type_a != HLOOP, type_b != HLOOP
-    two_stems = (type_a == STEM) & (type_b == STEM)
-    conditions = [
-        (type_a == type_b) & (x_a == x_b) & (y_a == y_b) & (siz_x_a == siz_x_b) & (siz_y_a == siz_y_b),
-        (y_a < x_b) | (y_b < x_a),
-        encloses_a & (inner_x_a < x_b) & (y_b < inner_y_a),
-        encloses_b & (inner_x_b < x_a) & (y_a < inner_y_b),
-        encloses_a & ~two_stems & (inner_x_a == x_b) & (inner_y_a == y_b),
-        encloses_b & ~two_stems & (inner_x_b == x_a) & (inner_y_b == y_a),
-    ]
-    return np.select(conditions, [np.int8(c) for c in range(SAME, CLOSED_BY + 1)], np.int8(CONFLICT)).astype(np.int8)
-
-
-def conflict(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether no structure without pseudoknots has both boxes (``CONFLICT`` of :func:`relation`); bool, broadcast."""
-    return relation(a, b) == CONFLICT
-
-
-def relation_matrix(boxes: Boxes, row: int) -> np.ndarray:
-    """``(n, n)`` int8: :func:`relation` of each box of a row (first axis) to each other (second axis)."""
-    part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
-    columns = [c[part] for c in (boxes.type, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y)]
-    return relation([c[:, None] for c in columns], [c[None, :] for c in columns])
+            yield inner_corner(x, y, siz_x, siz_y)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rna_s2.options.base import Options
-from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_pair, inside_map, outer_pair
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inner_pair, inside_map, outer_pair
 
 SMALLEST_PROBABILITY = 1e-6
 """Probabilities are kept this far from 0 and 1 before their log-odds are taken: single precision knows no nearer."""
@@ -150,10 +150,11 @@ class CandidateBoxes:
         hairpin = self.hloops[self.hloop_offsets[r]: self.hloop_offsets[r + 1]]
         b = self.boxes
         i, j = b.bb_x[stem].astype(np.int64), b.bb_y[stem].astype(np.int64)
-        x, y = i + b.siz_x[stem] - 1, j - b.siz_y[stem] + 1
+        x, y = inner_corner(i, j, b.siz_x[stem], b.siz_y[stem])
         outer, inner = i * length + j, x * length + y
         loop_outer = b.bb_x[loop].astype(np.int64) * length + b.bb_y[loop]
-        loop_inner = (b.bb_x[loop] + b.siz_x[loop] - 1).astype(np.int64) * length + b.bb_y[loop] - b.siz_y[loop] + 1
+        loop_x, loop_y = inner_corner(b.bb_x[loop].astype(np.int64), b.bb_y[loop], b.siz_x[loop], b.siz_y[loop])
+        loop_inner = loop_x * length + loop_y
         hairpin_score = np.full(len(stem), self.options.missing_loop)
         hairpin_box = np.full(len(stem), NO_BOX, np.int64)
         if len(hairpin):
