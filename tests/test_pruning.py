@@ -13,13 +13,15 @@ from pydantic import ValidationError
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
-from rna_s2.pruning.rules import REFERENCE_RULES, RULE_NAMES, PruningRules, prune
+from rna_s2.pruning import rules as pruning
+from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, Rule, prune
 from tests.box_strategies import tables
 from tests.reference import TYPES, prune_row, rows_of, table_of
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OFF = {"min_pixel_pred": 0, "min_prob": 0.0}
 """Keeps every box whatever its confidence."""
+RULE_NAMES = [rule.name for rule in pruning.RULES]
 
 
 def box(x: int, y: int, siz_x: int, siz_y: int | None = None, sm: list[float] = (), sl: list[float] = ()) -> dict:
@@ -278,3 +280,27 @@ def test_the_reference_rules_are_those_of_the_reference_experiment() -> None:
     }
     changed = {"discard_ns_stem": True, "min_hloop_size": 3, "min_pixel_pred": 0, "min_prob": 0.0}
     assert REFERENCE_RULES.model_dump() == PruningRules().model_dump() | changed
+
+
+def test_rules_and_parameters_stand_in_the_order_in_which_they_apply() -> None:
+    assert RULE_NAMES == [
+        "max_len", "min_pixel_pred_or_min_prob", "out_of_range", "discard_ns_stem", "min_hloop_size", "drop_lower_triangle",
+        "drop_isolated_loops", "drop_unclosed_loops",
+    ]
+    assert list(PruningRules.model_fields) == [
+        "max_len", "min_pixel_pred", "min_prob", "discard_ns_stem", "min_hloop_size", "drop_lower_triangle",
+        "drop_isolated_loops", "drop_unclosed_loops",
+    ]
+
+
+def test_a_further_rule_is_applied_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any rule may drop boxes, or whole rows behind rules that dropped boxes."""
+    rows = [{"seq": seq, "target": [], "bb_stem": [box(0, 3, 1), box(0, 9, 1), box(0, 3, 2)], "bb_iloop": [], "bb_hloop": []}
+            for seq in ("GAAC", "GAAAC", "GAAAAC")]
+    odd = Rule("odd_rows", lambda rules, table, kept: table.lengths % 2 == 1, of_rows=True)
+    late = Rule("late", lambda rules, table, kept: table.proposals.siz_x == 2)
+    monkeypatch.setattr(pruning, "RULES", [*pruning.RULES, odd, late])
+    result = prune(table_of(rows), PruningRules(max_len=5, **OFF))
+    assert result.skipped_rows.tolist() == [1, 2] and list(result.table.proposals.row_boxes(0)) == [(0, 0, 3, 1, 1)]
+    stems = result.counts[result.counts["type"] == "stem"].set_index("rule")["after"]
+    assert stems[["max_len", "out_of_range", "odd_rows", "late"]].tolist() == [6, 4, 2, 1]
