@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 
 from rna_s2.pipeline.open_models import ModelOptions, open_models
-from rna_s2.pipeline.structure_prediction import ChainOptions, Models, predict_each
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict_each
 from rna_s2.rna import formats
 from rna_s2.rna.sequence import decode
 
@@ -29,7 +29,7 @@ BASES_PER_LENGTH = 3_000
 PARTS = ("proposals", "scores", "decoding")
 
 
-def measured(models: Models, options: ChainOptions, length: int, rng: np.random.Generator) -> dict[str, float]:
+def measured(models: Models, options: PipelineOptions, length: int, rng: np.random.Generator) -> dict[str, float]:
     """Seconds per sequence of one length (CPU, wall, wall of each part), and boxes per sequence."""
     count = max(BASES_PER_LENGTH // length, 1)
     records = [formats.Sequence(str(n), decode(rng.integers(0, 4, length), rna=True)) for n in range(count)]

@@ -21,7 +21,7 @@ from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.energies.ensemble import stem_pairs
 from rna_s2.pipeline.open_models import SHIPPED_SCORER, ModelOptions, open_models
-from rna_s2.pipeline.structure_prediction import ChainOptions
+from rna_s2.pipeline.structure_prediction import PipelineOptions
 from rna_s2.pruning.rules import prune
 from rna_s2.rna.boxes import STEM, is_in
 from rna_s2.rna.pairs import as_pairs
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--known", required=True)
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--apart", type=int, default=0)
-    parser.add_argument("--min_support", type=float, default=ChainOptions().selection.min_support)
+    parser.add_argument("--min_support", type=float, default=PipelineOptions().selection.min_support)
     parser.add_argument("--s2_model", default=SHIPPED_SCORER)
     arguments = parser.parse_args()
     models, options = open_models(ModelOptions(s2_model=arguments.s2_model))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from s2_data import random_dataset
 
-from rna_s2.pipeline.structure_prediction import ChainOptions, Models
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions
 from rna_s2.s1.config import NetworkConfig as S1Config
 from rna_s2.s1.model import save_network
 from rna_s2.s1.network import ProposalNetwork
@@ -16,7 +16,7 @@ from rna_s2.s2.config import NetworkConfig as S2Config
 from rna_s2.s2.network import BoxNetwork
 from rna_s2.s2.scorer import Scorer
 
-EVERY_CELL = ChainOptions(
+EVERY_CELL = PipelineOptions(
     selection=SelectionOptions(selection="on_threshold", on_threshold=0.0, min_support=0.01), decoder="exact", max_boxes=300
 )
 """Untrained, stage 1 is sure of nothing: all its cells propose."""

@@ -1,10 +1,11 @@
-"""The chain from sequences to structures: valid whatever the networks say, the same in any company, failures told apart."""
+"""Structure prediction: valid whatever the networks say, the same in any company, a fault is no failure of a sequence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from chain_models import EVERY_CELL, small_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,20 +15,20 @@ from rna_s2.options.errors import UserError
 from rna_s2.pipeline import structure_prediction as chain
 from rna_s2.pipeline.open_models import ModelOptions, open_models, overlaid
 from rna_s2.pipeline.structure_prediction import (
-    ChainOptions,
-    Failure,
     Models,
+    PipelineOptions,
     free_energy,
-    load_chain,
+    load_pipeline,
     predict,
-    save_chain,
-    surest,
+    save_pipeline,
+    top_proposals,
 )
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import STEM, Boxes
 from rna_s2.rna.pairs import from_dot_bracket, loop_boxes, pairs_of_boxes, remove_pseudoknots
 from rna_s2.rna.sequence import can_pair, encode
 from rna_s2.structures.candidates import DecodeOptions
+from rna_s2.structures.prediction import Failure
 
 MODELS = small_models()
 SEQUENCES = [
@@ -84,7 +85,7 @@ def test_the_company_of_a_sequence_changes_nothing():
             assert_same(first, second)
 
 
-def test_a_failure_is_told_and_the_rest_is_done():
+def test_a_failure_is_recorded_and_the_rest_is_done():
     bad = [formats.Sequence("empty", ""), formats.Sequence("X", "GGXX"), formats.Sequence("long", "A" * 31)]
     mixed = [SEQUENCES[0], bad[0], bad[1], SEQUENCES[1], bad[2], SEQUENCES[2]]
     found = predict(mixed, *MODELS, EVERY_CELL.model_copy(update={"max_len": 30, "chunk": 4}))
@@ -96,18 +97,38 @@ def test_a_failure_is_told_and_the_rest_is_done():
     ]
 
 
-def test_a_sequence_that_breaks_a_stage_fails_alone(monkeypatch):
-    class Breaking:
-        network = MODELS.s2.network
+class Breaking:
+    """A stage 2 that raises an error for the second sequence."""
 
-        def score_table(self, table):
-            if (table.lengths == len(SEQUENCES[1].seq)).any():
-                raise RuntimeError("out of\nmemory")
-            return MODELS.s2.score_table(table)
+    network = MODELS.s2.network
 
-    found = predict(SEQUENCES, MODELS.s1, Breaking(), EVERY_CELL)
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def score_table(self, table):
+        if (table.lengths == len(SEQUENCES[1].seq)).any():
+            raise self.error
+        return MODELS.s2.score_table(table)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UserError("a box runs\nout"), "a box runs out"), (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_sequence_that_cannot_be_used_or_held_in_memory_fails_alone(error, reason):
+    found = predict(SEQUENCES, MODELS.s1, Breaking(error), EVERY_CELL)
     assert [p.name for p in found.records] == ["one", "short", "four"]
-    assert found.failures == [Failure("two", "out of memory")]
+    assert found.failures == [Failure("two", reason)]
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes"), RuntimeError("shapes"), KeyError("x"), AssertionError("x")])
+def test_a_fault_of_the_program_ends_the_prediction(error):
+    with pytest.raises(type(error)):
+        predict(SEQUENCES, MODELS.s1, Breaking(error), EVERY_CELL)
 
 
 def test_sequences_are_read_a_chunk_ahead_and_no_further():
@@ -130,28 +151,28 @@ def test_k_best_structures_are_distinct_and_in_order():
     scores = [s.score for s in found.structures]
     assert scores == sorted(scores, reverse=True)
     with pytest.raises(ValueError, match="needs the decoder exact"):
-        ChainOptions(k=2, decoder="mea")
+        PipelineOptions(k=2, decoder="mea")
     with pytest.raises(ValueError, match="crossing stems need the decoder exact"):
-        ChainOptions(decoder="mea", decoding=DecodeOptions(crossing=True))
+        PipelineOptions(decoder="mea", decoding=DecodeOptions(crossing=True))
 
 
 def test_minimum_confidence_leaves_out_stems():
     for decoder in ("exact", "mea", "energy"):
-        sure = ChainOptions(
+        sure = PipelineOptions(
             selection=EVERY_CELL.selection, max_boxes=300, decoder=decoder, decoding=DecodeOptions(min_confidence=0.999)
         )
         assert [len(p.best.pairs) for p in predict(SEQUENCES, *MODELS, sure).records] == [0] * 4
 
 
-def test_the_surest_boxes_are_kept_in_their_order():
+def test_the_top_proposals_are_kept_in_their_order():
     boxes = Boxes.from_rows([[(STEM, k, 20 + k, 1, 1) for k in range(4)], [(STEM, 0, 9, 1, 1)]])
     values = [np.array([0.1, 0.9]), np.array([]), np.array([0.5]), np.array([0.3]), np.array([0.2])]
     offsets = np.concatenate([[0], np.cumsum([len(v) for v in values])])
     scalar = Ragged(np.array([0.4]), np.array([0, 0, 1, 1, 1, 1]))
     table = BoxTable(pd.DataFrame({"seq": ["A" * 30] * 2}), boxes, None, Ragged(np.concatenate(values), offsets), scalar)
-    kept, left_out = surest(table, 3)
+    kept, left_out = top_proposals(table, 3)
     assert kept.proposals.bb_x.tolist() == [0, 1, 2, 0] and left_out.tolist() == [1, 0]
-    assert surest(table, 4)[0] is table
+    assert top_proposals(table, 4)[0] is table
 
 
 def test_free_energies():
@@ -163,9 +184,9 @@ def test_free_energies():
     assert knotted == pytest.approx(free_energy("GGGGAAAACCCCAAAAAA", from_dot_bracket("((((....))))......")))
 
 
-def test_a_saved_chain_is_the_same(tmp_path):
-    save_chain(MODELS, EVERY_CELL, tmp_path / "chain", {"f1": 0.5})
-    models, options = load_chain(tmp_path / "chain")
+def test_a_saved_pipeline_is_the_same(tmp_path):
+    save_pipeline(MODELS, EVERY_CELL, tmp_path / "chain", {"f1": 0.5})
+    models, options = load_pipeline(tmp_path / "chain")
     assert options == EVERY_CELL and isinstance(models, Models)
     for first, second in zip(
         predict(SEQUENCES, *MODELS, EVERY_CELL).records, predict(SEQUENCES, *models, options).records, strict=True
@@ -173,26 +194,26 @@ def test_a_saved_chain_is_the_same(tmp_path):
         assert_same(first, second)
     (tmp_path / "chain" / "chain.json").write_text('{"format": "other"}')
     with pytest.raises(UserError, match=r"chain\.json: is not 'rna-s2 chain"):
-        load_chain(tmp_path / "chain")
+        load_pipeline(tmp_path / "chain")
     with pytest.raises(UserError, match="cannot be read"):
-        load_chain(tmp_path)
+        load_pipeline(tmp_path)
 
 
 def test_options_that_would_have_no_effect_are_refused():
     with pytest.raises(ValueError, match=r"pruning\.max_len has no effect here; set max_len beside it"):
-        ChainOptions.model_validate({"pruning": {"max_len": 3}})
+        PipelineOptions.model_validate({"pruning": {"max_len": 3}})
     with pytest.raises(ValueError, match="give either model or s1_model"):
         ModelOptions(model="both", s1_model="one")
 
 
 def test_given_options_stand_over_those_of_the_model(tmp_path):
-    save_chain(MODELS, EVERY_CELL, tmp_path / "chain", {})
+    save_pipeline(MODELS, EVERY_CELL, tmp_path / "chain", {})
     given = {"model": str(tmp_path / "chain"), "chain": {"decoding": {"min_hairpin": 5}, "k": 2}}
     _, options = open_models(ModelOptions.model_validate(given))
     assert options.max_boxes == 300 and options.k == 2
     assert options.decoding == DecodeOptions(min_hairpin=5) and options.selection.on_threshold == 0.0
-    assert options.pruning == ChainOptions().pruning and options.pruning.drop_unclosed_loops
+    assert options.pruning == PipelineOptions().pruning and options.pruning.drop_unclosed_loops
     with pytest.raises(UserError, match="needs the decoder exact"):
-        overlaid(ChainOptions(k=2), ChainOptions(decoder="mea"))
+        overlaid(PipelineOptions(k=2), PipelineOptions(decoder="mea"))
     with pytest.raises(UserError, match="nowhere: no such folder"):
         open_models(ModelOptions(model="nowhere"))

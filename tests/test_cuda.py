@@ -11,13 +11,14 @@ import torch
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pipeline.parallel_prediction import predict_on
-from rna_s2.pipeline.structure_prediction import ChainOptions, Models, Prediction, Predictions, predict
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict
 from rna_s2.rna.formats import Sequence
 from rna_s2.s1.model import load_network
 from rna_s2.s1.selection import InferenceOptions
 from rna_s2.s2.batches import make_batch
 from rna_s2.s2.network import batch_loss
 from rna_s2.s2.scorer import Scorer
+from rna_s2.structures.prediction import Prediction, Predictions
 from tests import test_s2_network as plain
 from tests import test_s2_relational as relational
 from tests.s2_data import random_dataset
@@ -39,8 +40,8 @@ def shipped() -> Models:
     return Models(load_network(ROOT / SHIPPED_S1)[0], Scorer.load(ROOT / "data" / "s2_model"))
 
 
-def options_for(device: str, precision: str = "32") -> ChainOptions:
-    return ChainOptions(inference=InferenceOptions(device=device, precision=precision), chunk=3)
+def options_for(device: str, precision: str = "32") -> PipelineOptions:
+    return PipelineOptions(inference=InferenceOptions(device=device, precision=precision), chunk=3)
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,24 @@ def test_tools_are_compared_on_what_all_could_fold():
         evaluate(KNOWN[:1], [answering("never", [UserError("no")] * 9)])
 
 
+def test_a_fault_of_the_program_ends_the_comparison():
+    with pytest.raises(ValueError, match="a fault"):
+        evaluate(KNOWN, [answering("x", [ANSWERS[0], ValueError("a fault"), *ANSWERS[2:]])])
+
+
+def test_a_failure_of_a_library_is_an_error_of_that_tool(monkeypatch):
+    import RNA
+
+    def fold_compound(seq: str):
+        raise RuntimeError("it is broken")
+
+    monkeypatch.setattr(RNA, "fold_compound", fold_compound)
+    with pytest.raises(UserError, match="RNAfold: fails with RuntimeError: it is broken"):
+        rnafold().pairs("GGGAAACCC")
+    with pytest.raises(UserError, match="x: gives no structure: "):
+        answering("x", ["(((("]).pairs("GGGG")
+
+
 def test_rnafold_is_vienna():
     assert not rnafold().absent
     np.testing.assert_array_equal(rnafold().pairs("ggggaaaacccc"), KNOWN[0].pairs)

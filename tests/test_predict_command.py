@@ -25,11 +25,12 @@ from rna_s2.pipeline.predict_file import (
     check_out_dir,
     run_predict,
 )
-from rna_s2.pipeline.structure_prediction import Failure, Prediction, predict
+from rna_s2.pipeline.structure_prediction import predict
 from rna_s2.reports.drawings import layout, map_svg, structure_svg
 from rna_s2.reports.page import PAGE_BYTES, Page
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
+from rna_s2.structures.prediction import Failure, Prediction
 from rna_s2.tracking.client import open_client
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,8 +16,8 @@ import torch
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline import parallel_prediction as workers
 from rna_s2.pipeline.parallel_prediction import CELLS_PER_WORKER, predict_on, workers_for
-from rna_s2.pipeline.structure_prediction import Failure, Prediction
 from rna_s2.rna import formats
+from rna_s2.structures.prediction import Failure, Prediction
 from tests.chain_models import EVERY_CELL, small_models
 
 MODELS = small_models()

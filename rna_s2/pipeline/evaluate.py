@@ -23,11 +23,12 @@ from rna_s2.options.downloads import local_copy
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.pipeline.open_models import ModelOptions, open_models
-from rna_s2.pipeline.structure_prediction import SEQUENCE_ERRORS, ChainOptions, Failure, Models, predict_each
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, failure_reason, predict_each
 from rna_s2.pipeline.tools import RNAFOLD, TOOL_NAMES, Tool, ToolName, rnafold, tool
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import as_pairs, to_dot_bracket
 from rna_s2.structures.compare import compare_many
+from rna_s2.structures.prediction import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def drawn(known: list[formats.Structure], most: int, seed: int) -> list[formats.
     return [known[n] for n in np.sort(chosen)]
 
 
-def own_tool(models: Models, options: ChainOptions) -> Tool:
+def own_tool(models: Models, options: PipelineOptions) -> Tool:
     """The chain as one tool among others: a sequence at a time, so that the seconds can be compared."""
 
     def fold(seq: str) -> str:
@@ -216,8 +217,11 @@ def _fold_all(
             start = time.perf_counter()
             pairs = each.pairs(known[n].seq)
             folded.setdefault(each.name, {})[n] = (pairs, time.perf_counter() - start)
-        except SEQUENCE_ERRORS as error:
-            failures.append((each.name, known[n].name, " ".join(str(error).split())))
+        except Exception as error:
+            reason = failure_reason(error)
+            if not reason:
+                raise
+            failures.append((each.name, known[n].name, reason))
     return folded, failures
 
 

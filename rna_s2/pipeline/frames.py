@@ -8,12 +8,13 @@ import pandas as pd
 
 from rna_s2.boxtables.schema import is_missing
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, predict_each
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict_each
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.structures.prediction import Failure, Prediction
 
 
-def predict_frame(frame: pd.DataFrame, models: Models, options: ChainOptions) -> pd.DataFrame:
+def predict_frame(frame: pd.DataFrame, models: Models, options: PipelineOptions) -> pd.DataFrame:
     """Structures of the sequences of a frame.
 
     Args:

@@ -11,7 +11,7 @@ from rna_s2.options.base import Options, validate
 from rna_s2.options.command_line import shown
 from rna_s2.options.places import ProjectPath
 from rna_s2.pipeline.model_folders import SHIPPED_S1, SHIPPED_S2, open_model
-from rna_s2.pipeline.structure_prediction import ChainOptions, Models, load_chain
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, load_pipeline
 from rna_s2.s1.model import load_network
 from rna_s2.s2.scorer import Scorer
 
@@ -24,8 +24,8 @@ class ModelOptions(Options):
         SHIPPED_S1, min_length=1, description="stage 1: folder, or models:/NAME (its champion), /VERSION, @ALIAS"
     )
     s2_model: ProjectPath = Field(SHIPPED_S2, min_length=1, description="stage 2, likewise")
-    chain: ChainOptions = Field(
-        ChainOptions(), description="how sequences become structures", json_schema_extra=shown(but=("k", "chunk"))
+    chain: PipelineOptions = Field(
+        PipelineOptions(), description="how sequences become structures", json_schema_extra=shown(but=("k", "chunk"))
     )
 
     @model_validator(mode="after")
@@ -36,16 +36,16 @@ class ModelOptions(Options):
         return self
 
 
-def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
+def open_models(options: ModelOptions) -> tuple[Models, PipelineOptions]:
     """The networks, and the options in force: those of an end-to-end model, overlaid with those that were given.
 
     Raises:
         UserError: a model is not there or cannot be read.
     """
     if options.model:
-        models, base = open_model(options.model, load_chain)
+        models, base = open_model(options.model, load_pipeline)
     else:
-        base = ChainOptions()
+        base = PipelineOptions()
         models = Models(
             open_model(options.s1_model, lambda folder: load_network(folder)[0]),
             open_model(options.s2_model, Scorer.load),
@@ -55,13 +55,13 @@ def open_models(options: ModelOptions) -> tuple[Models, ChainOptions]:
     return models, chain
 
 
-def overlaid(base: ChainOptions, given: ChainOptions) -> ChainOptions:
+def overlaid(base: PipelineOptions, given: PipelineOptions) -> PipelineOptions:
     """``base`` with every option that was set in ``given``, at any depth.
 
     Raises:
         UserError: the two do not fit together.
     """
-    return validate(ChainOptions, _overlaid(base, given), "the model's options and the given ones")
+    return validate(PipelineOptions, _overlaid(base, given), "the model's options and the given ones")
 
 
 def _overlaid(base: Options, given: Options) -> dict[str, Any]:

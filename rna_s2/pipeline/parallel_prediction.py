@@ -1,4 +1,9 @@
-"""The chain on several processes: chunks of sequences go out, predictions come back in the order of the sequences."""
+"""Structure prediction on several worker processes.
+
+This process hands out chunks of sequences and gives the predictions in the order of the sequences. Each worker has one thread
+and a copy of both networks. At most two chunks per worker and one more are under way or wait to be read, so memory does not
+grow with the number of sequences. How many workers there are does not change the predictions.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,9 @@ import torch
 
 from rna_s2.engine.processes import default_workers, end_with_parent, interrupts_ignored, keep_freed_memory
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction, chunks, predict_each
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, chunks, predict_each
 from rna_s2.rna import formats
+from rna_s2.structures.prediction import Failure, Prediction
 
 CELLS_PER_WORKER = 2_000_000
 """Map cells (200 sequences of 100 bases) from which a process more is worth the seconds that it takes to start."""
@@ -33,8 +39,17 @@ _Answer = tuple[list[Prediction | Failure], dict[str, float]]
 
 
 def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: torch.device) -> int:
-    """How many processes: as asked for, at most one per sequence; or with 0 as many as there are cores and enough work, on a
-    CUDA device at most :data:`MOST_ON_CUDA`."""
+    """Number of processes to predict on.
+
+    Args:
+        sequences: what is to be predicted.
+        workers: how many are asked for; 0: one per core, fewer where there is little work (:data:`CELLS_PER_WORKER`), and at
+            most :data:`MOST_ON_CUDA` on a CUDA device.
+        device: where the networks run.
+
+    Returns:
+        1 or more; at most one per sequence.
+    """
     if workers:
         return min(workers, max(len(sequences), 1))
     cells = sum(len(record.seq) ** 2 for record in sequences)
@@ -43,21 +58,19 @@ def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: tor
 
 
 def predict_on(
-    workers: int, sequences: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+    workers: int, sequences: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> Iterator[Prediction | Failure]:
-    """:func:`rna_s2.pipeline.structure_prediction.predict_each` on so many processes, of one thread each where there is more than one.
-
-    A few chunks are under way at a time, so that memory does not grow with the number of sequences.
+    """:func:`rna_s2.pipeline.structure_prediction.predict_each` on worker processes.
 
     Args:
-        workers: processes.
+        workers: worker processes; 1: this process, with all its threads.
         sequences: names and bases.
-        models: the two stages; each process has a copy.
+        models: the two stages; each worker has a copy.
         options: how sequences become structures.
         seconds: collects the wall seconds of ``proposals``, ``scores`` and ``decoding``, summed over processes.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a worker was killed.
     """
     if workers <= 1:
         yield from predict_each(sequences, models, options, seconds)
@@ -87,11 +100,11 @@ def _collected(answer: Future[_Answer], seconds: dict[str, float]) -> list[Predi
     return results
 
 
-_of_process: tuple[Models, ChainOptions] | None = None
+_of_process: tuple[Models, PipelineOptions] | None = None
 """What a worker process works with."""
 
 
-def _start(models: Models, options: ChainOptions) -> None:
+def _start(models: Models, options: PipelineOptions) -> None:
     global _of_process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once; the traceback is the parent's to spare
     end_with_parent()

@@ -24,11 +24,12 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, check_folder, file_digest
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
-from rna_s2.pipeline.structure_prediction import ChainOptions, Failure, Models, Prediction
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions
 from rna_s2.reports.drawings import map_svg, structure_svg
 from rna_s2.reports.page import Page
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.structures.prediction import Failure, Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 class PredictOptions(ModelOptions):
     """What to predict, with which models, and what to write."""
 
-    chain: ChainOptions = Field(ChainOptions(), description="how sequences become structures", json_schema_extra=shown())
+    chain: PipelineOptions = Field(PipelineOptions(), description="how sequences become structures", json_schema_extra=shown())
     sequences: str = Field(description="FASTA file, plain or gzip")
     out_dir: str = Field(description="folder to write; an earlier prediction there is replaced")
     drawings: int = Field(
@@ -302,7 +303,7 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
 
 
 def _predict_all(
-    records: Sequence[formats.Sequence], workers: int, models: Models, chain: ChainOptions, writer: Writer,
+    records: Sequence[formats.Sequence], workers: int, models: Models, chain: PipelineOptions, writer: Writer,
     seconds: dict[str, float], progress: bool,
 ) -> None:
     results = predict_on(workers, records, models, chain, seconds)

@@ -13,7 +13,7 @@ from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.places import ProjectPath
 from rna_s2.pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
-from rna_s2.pipeline.structure_prediction import save_chain
+from rna_s2.pipeline.structure_prediction import save_pipeline
 from rna_s2.pipeline.train_config import SAMPLE
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run_register(options: RegisterOptions):
         }
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / NETWORK_FOLDER
-            save_chain(models, chain, folder, about)
+            save_pipeline(models, chain, folder, about)
             model = log_model(
                 tracker, folder, STRUCTURE_MODEL, name=options.registered_name, registered_name=options.registered_name,
                 input_example=EXAMPLE, metrics=metrics, tags={"known_digest": digest},

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field, model_validator
 
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.engine.tracker import timed
 from rna_s2.fitting.devices import chosen_device
-from rna_s2.options.base import Options, validate
+from rna_s2.options.base import validate
 from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna_s2.rna import formats
-from rna_s2.rna.boxes import STEM, Boxes, is_in
-from rna_s2.rna.pairs import remove_pseudoknots, target_boxes, to_dot_bracket
+from rna_s2.rna.boxes import Boxes
+from rna_s2.rna.pairs import remove_pseudoknots, to_dot_bracket
 from rna_s2.rna.sequence import decode as decode_bases
 from rna_s2.rna.sequence import encode, illegal_characters
 from rna_s2.s1.model import load_network, save_network
@@ -35,27 +35,16 @@ from rna_s2.s1.network import ProposalNetwork
 from rna_s2.s1.predict import with_proposals
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from rna_s2.s2.scorer import Scorer
-from rna_s2.structures.candidates import Decoded, DecodeOptions, log_odds
-from rna_s2.structures.decode import k_best_batch
-from rna_s2.structures.pairing import (
-    PairProbabilities,
-    base_pair_probabilities,
-    least_energy,
-    maximum_expected_accuracy,
-    structure_confidence,
-)
-
-Decoder = Literal["auto", "exact", "mea", "energy"]
+from rna_s2.structures.decoders import DecoderChoice, decode_structures
+from rna_s2.structures.pairing import base_pair_probabilities, structure_confidence
+from rna_s2.structures.prediction import Failure, PredictedStructure, Prediction, Predictions
 
 S1_FOLDER, S2_FOLDER, OPTIONS_FILE = "s1", "s2", "chain.json"
-"""What a saved chain consists of: the two networks' folders, and its options."""
+"""What a saved pipeline consists of: the two networks' folders, and its options."""
 
 FORMAT = "rna-s2 chain, version 1"
 CHUNK_CELLS = 4_000_000
 """Map cells that the sequences of a chunk have together, at most; a longer sequence is a chunk of its own."""
-
-SEQUENCE_ERRORS = (UserError, ValueError, RuntimeError, MemoryError)
-"""What a single sequence can fail with: an input that cannot be used, and PyTorch's ways to say that memory is out."""
 
 IMPOSSIBLE_ENERGY = 1e4
 """ViennaRNA gives a structure with a loop that cannot form 100,000 kcal/mol for each; no sequence that can be held in
@@ -64,7 +53,7 @@ memory has a real energy above this, in kcal/mol."""
 _REASON_LENGTH = 300
 
 
-class ChainOptions(Options):
+class PipelineOptions(DecoderChoice):
     """How sequences become structures."""
 
     selection: SelectionOptions = Field(
@@ -77,49 +66,17 @@ class ChainOptions(Options):
     pruning: PruningRules = Field(
         REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": True}), description="which proposals are pruned"
     )
-    decoding: DecodeOptions = Field(
-        DecodeOptions(), description="which structures are allowed, and their score",
-        json_schema_extra=shown("min_confidence", "min_hairpin", "crossing", "threshold"),
-    )
-    decoder: Decoder = Field(
-        "auto", description="exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected"
-        " accuracy over base-pair probabilities; energy: the lowest free energy, with the log-odds of base pairs"
-        " counted in; auto: exact where k or crossing need it, else energy"
-    )
-    evidence: float = Field(
-        0.1, ge=0, description="with energy: weight of a base pair's log-odds against the free energy over RT; 0: the free"
-        " energy alone"
-    )
-    unproposed: float = Field(
-        0.02, ge=0, lt=1, description="with energy: least probability of a base pair, that of pairs which no proposed stem"
-        " contains included; 0, and with min_confidence: such pairs are forbidden"
-    )
-    gamma: float = Field(
-        1.0, gt=0, description="with mea: weight of pairs; above 1 more pairs are found, below 1 fewer are wrong"
-    )
-    k: int = Field(1, ge=1, description="structures per sequence, the best first; more than one needs the decoder exact")
     max_len: int = Field(0, ge=0, description="longer sequences are reported as failures, in bases; 0 for no limit")
     max_boxes: int = Field(
-        4000, ge=1, description="boxes that stage 2 sees of a sequence, at most: those that stage 1 is surest of"
+        4000, ge=1, description="boxes that stage 2 sees of a sequence, at most: those of the highest probability in stage 1"
     )
     chunk: int = Field(64, ge=1, description="sequences that are worked on together, at most")
 
     @model_validator(mode="after")
-    def _fit_together(self) -> ChainOptions:
+    def _max_len_stands_once(self) -> PipelineOptions:
         if self.pruning.max_len:
             raise ValueError("pruning.max_len has no effect here; set max_len beside it")
-        if self.k > 1 and self.decoder in ("mea", "energy"):
-            raise ValueError(f"k {self.k} needs the decoder exact; {self.decoder} gives one structure")
-        if self.decoding.crossing and self.decoder in ("mea", "energy"):
-            raise ValueError(f"crossing stems need the decoder exact; {self.decoder} finds none")
         return self
-
-    @property
-    def chosen_decoder(self) -> Decoder:
-        """The decoder that is used, where the options leave it open."""
-        if self.decoder != "auto":
-            return self.decoder
-        return "exact" if self.k > 1 or self.decoding.crossing else "energy"
 
 
 class Models(NamedTuple):
@@ -129,76 +86,11 @@ class Models(NamedTuple):
     s2: Scorer
 
 
-@dataclass(frozen=True)
-class Folded:
-    """One structure of a sequence.
-
-    Attributes:
-        pairs: ``(k, 2)`` int32 base pairs; they cross only where crossing stems were allowed.
-        energy: free energy in kcal/mol by ViennaRNA's evaluation of the pairs without the crossing ones; NaN where its
-            model has none (a hairpin below 3 unpaired bases).
-        score: sum of the log-odds of what it consists of, as the decoder counts them; NaN where the decoder has none.
-        confidence: 0..1, :func:`rna_s2.structures.pairing.structure_confidence`: the mean probability of its pairs.
-    """
-
-    pairs: np.ndarray
-    energy: float
-    score: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the chain says of one sequence.
-
-    Attributes:
-        name, seq: as given.
-        structures: one or more, the best first.
-        boxes: the proposals that stage 2 scored, of one row.
-        probability: ``(boxes,)`` float64, stage 2's probability of each.
-        chosen: ``(boxes,)`` bool: whether the best structure consists of it.
-        pairing: probability of every base pair that a stem proposes.
-        boxes_left_out: proposals beyond ``max_boxes``, which stage 2 did not see.
-    """
-
-    name: str
-    seq: str
-    structures: tuple[Folded, ...]
-    boxes: Boxes
-    probability: np.ndarray
-    chosen: np.ndarray
-    pairing: PairProbabilities
-    boxes_left_out: int
-
-    @property
-    def best(self) -> Folded:
-        """The first structure."""
-        return self.structures[0]
-
-    def dot_bracket(self, rank: int = 0) -> str:
-        """A structure as dot-bracket."""
-        return to_dot_bracket(self.structures[rank].pairs, len(self.seq))
-
-
-class Failure(NamedTuple):
-    """A sequence without a prediction, and why, in one line."""
-
-    name: str
-    reason: str
-
-
-class Predictions(NamedTuple):
-    """What :func:`predict` gives: both in the order of the sequences."""
-
-    records: list[Prediction]
-    failures: list[Failure]
-
-
 def predict(
     sequences: Iterable[formats.Sequence],
     s1: ProposalNetwork,
     s2: Scorer,
-    options: ChainOptions | None = None,
+    options: PipelineOptions | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Predictions:
     """Structures of sequences.
@@ -213,7 +105,7 @@ def predict(
     A sequence that cannot be predicted becomes a :class:`Failure`; the others are predicted all the same.
     """
     out = Predictions([], [])
-    for result in progress(predict_each(sequences, Models(s1, s2), options or ChainOptions())):
+    for result in progress(predict_each(sequences, Models(s1, s2), options or PipelineOptions())):
         (out.records if isinstance(result, Prediction) else out.failures).append(result)
     return out
 
@@ -221,7 +113,7 @@ def predict(
 def predict_each(
     sequences: Iterable[formats.Sequence],
     models: Models,
-    options: ChainOptions,
+    options: PipelineOptions,
     seconds: dict[str, float] | None = None,
 ) -> Iterator[Prediction | Failure]:
     """:func:`predict` as a stream, in the order of the sequences, of which a chunk at a time is in memory.
@@ -253,7 +145,7 @@ def chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[fo
         yield chunk
 
 
-def _refusal(record: formats.Sequence, options: ChainOptions) -> str:
+def _refusal(record: formats.Sequence, options: PipelineOptions) -> str:
     """Why a sequence is not even tried; empty where it is."""
     if not record.seq:
         return "the sequence is empty"
@@ -263,22 +155,37 @@ def _refusal(record: formats.Sequence, options: ChainOptions) -> str:
 
 
 def _predict_or_fail(
-    records: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+    records: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> list[Prediction | Failure]:
     """Predictions of a chunk; where the chunk fails, each of its sequences on its own."""
     if not records:
         return []
     try:
         return _predict_chunk(records, models, options, seconds)
-    except SEQUENCE_ERRORS as error:
+    except Exception as error:
+        reason = failure_reason(error)
+        if not reason:
+            raise
         if len(records) == 1:
-            text = " ".join(str(error).split()) or type(error).__name__
-            return [Failure(records[0].name, text[:_REASON_LENGTH])]
+            return [Failure(records[0].name, reason)]
     return [result for record in records for result in _predict_or_fail([record], models, options, seconds)]
 
 
+def failure_reason(error: Exception) -> str:
+    """Why a sequence has no prediction, in one line: an input that cannot be used, or lack of memory.
+
+    Empty for every other error, which is a fault of the program and not of a sequence.
+    """
+    lacks_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)  # PyTorch's way to say it on a CPU
+    )
+    if not lacks_memory and not isinstance(error, UserError):
+        return ""
+    return (" ".join(str(error).split()) or type(error).__name__)[:_REASON_LENGTH]
+
+
 def _predict_chunk(
-    records: Sequence[formats.Sequence], models: Models, options: ChainOptions, seconds: dict[str, float]
+    records: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> list[Prediction]:
     frame = pd.DataFrame({"seq": pd.Series([r.seq for r in records], dtype="str")})
     table = BoxTable(
@@ -287,7 +194,7 @@ def _predict_chunk(
     with timed(seconds, "proposals"):
         table = with_proposals(table, models.s1, options.selection, options.inference)
         table = prune(table, options.pruning).table
-        table, left_out = surest(table, options.max_boxes)
+        table, left_out = top_proposals(table, options.max_boxes)
     with timed(seconds, "scores"):
         models.s2.network.to(chosen_device(options.inference.device))  # stage 1 went there with its proposals
         scores = np.concatenate([np.zeros(0), *models.s2.score_table(table)])
@@ -295,17 +202,16 @@ def _predict_chunk(
         boxes = table.proposals
         lengths = table.lengths
         pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
-        if options.chosen_decoder != "exact":
-            decoded = _of_pairs(records, boxes, scores, pairing, options)
-        else:
-            decoded = k_best_batch(boxes, log_odds(scores), lengths, options.k, options.decoding)
+        decoded = decode_structures(boxes, scores, pairing, [r.seq for r in records], options)
         results = []
         for row, (start, end) in enumerate(pairwise(boxes.offsets.tolist())):
             record, found = records[row], decoded[row]
             chosen = np.zeros(end - start, bool)
             chosen[found[0].boxes - start] = True
             structures = tuple(
-                Folded(d.pairs, free_energy(record.seq, d.pairs), d.score, structure_confidence(d.pairs, pairing[row]))
+                PredictedStructure(
+                    d.pairs, free_energy(record.seq, d.pairs), d.score, structure_confidence(d.pairs, pairing[row])
+                )
                 for d in found
             )
             own = boxes.take_rows(np.array([row]))
@@ -315,34 +221,7 @@ def _predict_chunk(
     return results
 
 
-def _of_pairs(
-    records: Sequence[formats.Sequence], boxes: Boxes, scores: np.ndarray, pairing: Sequence[PairProbabilities],
-    options: ChainOptions,
-) -> list[list[Decoded]]:
-    """Structures decoded pair by pair, from the probabilities of their pairs, less those of stems below ``min_confidence``.
-    Their boxes are the proposals that stand in their loop decomposition."""
-    unsure = (boxes.type == STEM) & (scores < options.decoding.min_confidence)
-    if unsure.any():
-        sure = np.where(unsure, 0.0, scores)
-        pairing = [base_pair_probabilities(boxes, sure, len(record.seq), row=row) for row, record in enumerate(records)]
-    found = []
-    for record, pairing_of_row in zip(records, pairing, strict=True):
-        if options.chosen_decoder == "mea":
-            pairs, _ = maximum_expected_accuracy(pairing_of_row, record.seq, options.gamma, options.decoding.min_hairpin)
-        else:
-            unproposed = 0.0 if options.decoding.min_confidence else options.unproposed
-            pairs = least_energy(pairing_of_row, record.seq, options.evidence, unproposed, options.decoding.min_hairpin)
-        found.append(pairs)
-    targets = target_boxes(found)
-    stands = is_in(boxes, targets)
-    missing = np.diff(targets.offsets) - np.bincount(targets.row[is_in(targets, boxes)], minlength=len(found))
-    return [
-        [Decoded(pairs, start + np.flatnonzero(stands[start:end]), float("nan"), int(missing[row]))]
-        for row, (pairs, (start, end)) in enumerate(zip(found, pairwise(boxes.offsets.tolist()), strict=True))
-    ]
-
-
-def surest(table: BoxTable, most: int) -> tuple[BoxTable, np.ndarray]:
+def top_proposals(table: BoxTable, most: int) -> tuple[BoxTable, np.ndarray]:
     """The table with at most so many proposals per row, those of the largest probability in ``prob_sm`` or ``prob_sl``.
 
     Returns:
@@ -351,8 +230,8 @@ def surest(table: BoxTable, most: int) -> tuple[BoxTable, np.ndarray]:
     counts = np.diff(table.proposals.offsets)
     if counts.max(initial=0) <= most:
         return table, np.zeros(table.rows, np.int64)
-    surety = np.fmax(np.nan_to_num(table.prob_sm.max()), np.nan_to_num(table.prob_sl.max()))
-    order = np.lexsort((-surety, table.proposals.row))
+    probability = np.fmax(np.nan_to_num(table.prob_sm.max()), np.nan_to_num(table.prob_sl.max()))
+    order = np.lexsort((-probability, table.proposals.row))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(table.proposals.offsets[:-1], counts)
     return table.select_proposals(rank < most), np.maximum(counts - most, 0)
@@ -374,7 +253,7 @@ def free_energy(seq: str, pairs: np.ndarray) -> float:
 # --- models on disk --------------------------------------------------------------------------------------------------
 
 
-def save_chain(models: Models, options: ChainOptions, folder: str | Path, about: dict[str, Any]) -> None:
+def save_pipeline(models: Models, options: PipelineOptions, folder: str | Path, about: dict[str, Any]) -> None:
     """Write both networks and the options to a folder, whole or not at all; nothing is pickled.
 
     Raises:
@@ -389,8 +268,8 @@ def save_chain(models: Models, options: ChainOptions, folder: str | Path, about:
         (temporary / OPTIONS_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def load_chain(folder: str | Path) -> tuple[Models, ChainOptions]:
-    """What :func:`save_chain` wrote.
+def load_pipeline(folder: str | Path) -> tuple[Models, PipelineOptions]:
+    """What :func:`save_pipeline` wrote.
 
     Raises:
         UserError: a part is missing or damaged.
@@ -402,5 +281,5 @@ def load_chain(folder: str | Path) -> tuple[Models, ChainOptions]:
         raise UserError(f"{path}: cannot be read ({error}); register the model again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(f"{path}: is not '{FORMAT}'; register the model again")
-    options = validate(ChainOptions, described.get("options") or {}, str(path))
+    options = validate(PipelineOptions, described.get("options") or {}, str(path))
     return Models(load_network(Path(folder) / S1_FOLDER)[0], Scorer.load(Path(folder) / S2_FOLDER)), options

@@ -58,13 +58,30 @@ class Tool:
         """``(k, 2)`` int32 base pairs of a sequence.
 
         Raises:
-            UserError: the program fails, or its output holds no structure of the sequence's length.
+            UserError: the program fails, or its output is no structure of the sequence's length.
             ValueError: a character outside the alphabet.
         """
         structure = self.fold(decode(encode(seq), rna=True))
         if len(structure) != len(seq):
             raise UserError(f"{self.name}: gives a structure of {len(structure)} characters for {len(seq)} bases")
-        return from_dot_bracket(structure)
+        try:
+            return from_dot_bracket(structure)
+        except ValueError as error:
+            raise UserError(f"{self.name}: gives no structure: {error}") from error
+
+
+def _library(name: str, module: str, package: str, fold: Callable[[str], str]) -> Tool:
+    """A tool that is a Python module of others: whatever it raises is a failure of that tool."""
+
+    def guarded(seq: str) -> str:
+        try:
+            return fold(seq)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise UserError(f"{name}: fails with {type(error).__name__}: {error}") from error
+
+    return Tool(name, _no_module(module, package), guarded)
 
 
 def rnafold() -> Tool:
@@ -75,7 +92,7 @@ def rnafold() -> Tool:
 
         return RNA.fold_compound(seq).mfe()[0]
 
-    return Tool(RNAFOLD, _no_module("RNA", "ViennaRNA"), fold)
+    return _library(RNAFOLD, "RNA", "ViennaRNA", fold)
 
 
 def tool(name: ToolName) -> Tool:
@@ -101,7 +118,7 @@ def _squarna() -> Tool:
         SQUARNA.Predict(inputseq=seq, threads=1, toplim=1, outplim=1, write_to=out)
         return last_structure(out.getvalue(), len(seq))
 
-    return Tool("SQUARNA", _no_module("SQUARNA", "SQUARNA"), fold)
+    return _library("SQUARNA", "SQUARNA", "SQUARNA", fold)
 
 
 def _linearfold() -> Tool:
@@ -110,7 +127,7 @@ def _linearfold() -> Tool:
 
         return pylinearfold.fold(seq)["structure"]
 
-    return Tool("pylinearfold", _no_module("pylinearfold", "pylinearfold"), fold)
+    return _library("pylinearfold", "pylinearfold", "pylinearfold", fold)
 
 
 def _program(name: str, program: str, arguments: Callable[[str, Path], list[str]], absent: str = "") -> Tool:

@@ -1,4 +1,4 @@
-"""Pictures of a prediction: the structure, coloured by confidence, and the map of its boxes."""
+"""Plots of a prediction: the structure, coloured by confidence, and the map of its boxes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from html import escape
 
 import numpy as np
 
-from rna_s2.pipeline.structure_prediction import Prediction
 from rna_s2.rna.boxes import BOX_TYPES, bounds
 from rna_s2.rna.pairs import remove_pseudoknots, to_dot_bracket
 from rna_s2.structures.pairing import base_confidence
+from rna_s2.structures.prediction import Prediction
 
 CONFIDENCE_COLOURS = ("#d7301f", "#f16913", "#fdae61", "#c7e9b4", "#66c2a4", "#2171b5")
 """Colours of equal steps of confidence from 0 to 1."""

@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from rna_s2.pipeline.structure_prediction import Failure, Prediction
 from rna_s2.reports.drawings import confidence_colours
 from rna_s2.structures.pairing import base_confidence
+from rna_s2.structures.prediction import Failure, Prediction
 
 PAGE_BYTES = 25_000_000
 """Bytes of drawings after which the page shows further sequences without any: a browser opens it at once."""
@@ -84,7 +84,7 @@ class Page:
         )
 
     def fail(self, failure: Failure) -> None:
-        """Tell of a sequence that was left out."""
+        """Show a sequence that was left out, and why."""
         self.failed += 1
         if self.failed <= SHOWN_FAILURES:
             self.failures.append(failure)

@@ -68,7 +68,7 @@ STRUCTURE_MODEL = ModelKind(
     champion_metric="f1",
     packages=("scikit-learn", "scipy", "tqdm", "viennarna"),
 )
-"""The whole chain, as ``rna_s2.pipeline.structure_prediction.save_chain`` saves it: sequences in, structures out."""
+"""The whole chain, as ``rna_s2.pipeline.structure_prediction.save_pipeline`` saves it: sequences in, structures out."""
 
 NETWORK_FOLDER = "model"
 """Name of the folder that is logged with a model; MLflow keeps it under this name."""

@@ -14,14 +14,14 @@ from mlflow.pyfunc import PythonModel
 
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.frames import predict_frame
-from rna_s2.pipeline.structure_prediction import load_chain
+from rna_s2.pipeline.structure_prediction import load_pipeline
 
 
 class StructureModel(PythonModel):
     """Predicts the structures of the sequences of a table (column ``sequence``, optionally ``name``)."""
 
     def load_context(self, context) -> None:
-        self.models, self.options = load_chain(Path(context.artifacts["chain"]))
+        self.models, self.options = load_pipeline(Path(context.artifacts["chain"]))
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Columns name, structure, free_energy, confidence, boxes; one row per sequence.
