@@ -32,7 +32,7 @@ PARTS = ("proposals", "scores", "decoding")
 def measured(models: Models, options: PipelineOptions, length: int, rng: np.random.Generator) -> dict[str, float]:
     """Seconds per sequence of one length (CPU, wall, wall of each part), and boxes per sequence."""
     count = max(BASES_PER_LENGTH // length, 1)
-    records = [formats.Sequence(str(n), decode(rng.integers(0, 4, length), rna=True)) for n in range(count)]
+    records = [formats.SequenceRecord(str(n), decode(rng.integers(0, 4, length), rna=True)) for n in range(count)]
     next(predict_each(records[:1], models, options))  # warm up
     seconds: dict[str, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()

@@ -32,8 +32,8 @@ from rna_s2.structures.prediction import Failure
 
 MODELS = small_models()
 SEQUENCES = [
-    formats.Sequence("one", "GGGCGCAAGCCCAGGCUUUUGCCUA"), formats.Sequence("two", "ggguuaacccnnaaugc"),
-    formats.Sequence("short", "A"), formats.Sequence("four", "GCGCUUUUGCGCAUAGCGGAAACCGC"),
+    formats.SequenceRecord("one", "GGGCGCAAGCCCAGGCUUUUGCCUA"), formats.SequenceRecord("two", "ggguuaacccnnaaugc"),
+    formats.SequenceRecord("short", "A"), formats.SequenceRecord("four", "GCGCUUUUGCGCAUAGCGGAAACCGC"),
 ]
 
 
@@ -53,7 +53,7 @@ def test_structures_are_valid_and_made_of_what_was_chosen(seqs, decoder, min_hai
     crossing = decoder == "crossing"
     decoding = DecodeOptions(min_hairpin=min_hairpin, threshold=0.5, crossing=crossing, crossing_max_stems=20)
     options = EVERY_CELL.model_copy(update={"decoder": "exact" if crossing else decoder, "decoding": decoding})
-    found = predict([formats.Sequence(str(n), seq) for n, seq in enumerate(seqs)], *MODELS, options)
+    found = predict([formats.SequenceRecord(str(n), seq) for n, seq in enumerate(seqs)], *MODELS, options)
     assert not found.failures and [p.name for p in found.records] == [str(n) for n in range(len(seqs))]
     for prediction, seq in zip(found.records, seqs, strict=True):
         pairs = prediction.best.pairs
@@ -86,7 +86,7 @@ def test_the_company_of_a_sequence_changes_nothing():
 
 
 def test_a_failure_is_recorded_and_the_rest_is_done():
-    bad = [formats.Sequence("empty", ""), formats.Sequence("X", "GGXX"), formats.Sequence("long", "A" * 31)]
+    bad = [formats.SequenceRecord("empty", ""), formats.SequenceRecord("X", "GGXX"), formats.SequenceRecord("long", "A" * 31)]
     mixed = [SEQUENCES[0], bad[0], bad[1], SEQUENCES[1], bad[2], SEQUENCES[2]]
     found = predict(mixed, *MODELS, EVERY_CELL.model_copy(update={"max_len": 30, "chunk": 4}))
     assert [p.name for p in found.records] == ["one", "two", "short"]
@@ -137,11 +137,11 @@ def test_sequences_are_read_a_chunk_ahead_and_no_further():
     def endless():
         for n in range(10**9):
             taken.append(n)
-            yield formats.Sequence(str(n), "GGGAAACCC")
+            yield formats.SequenceRecord(str(n), "GGGAAACCC")
 
     stream = chain.predict_each(endless(), MODELS, EVERY_CELL.model_copy(update={"chunk": 5}))
     assert next(stream).name == "0" and len(taken) == 6
-    few_cells = [len(c) for c in chain.chunks([formats.Sequence("", "A" * 1500)] * 4, 64)]
+    few_cells = [len(c) for c in chain.chunks([formats.SequenceRecord("", "A" * 1500)] * 4, 64)]
     assert few_cells == [1, 1, 1, 1]
 
 

@@ -12,7 +12,7 @@ from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pipeline.parallel_prediction import predict_on
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict
-from rna_s2.rna.formats import Sequence
+from rna_s2.rna.formats import SequenceRecord
 from rna_s2.s1.model import load_network
 from rna_s2.s1.selection import InferenceOptions
 from rna_s2.s2.batches import make_batch
@@ -31,9 +31,9 @@ LENGTHS = (30, 75, 76, 110, 200, 450)  # the last is computed in patches
 
 
 @pytest.fixture(scope="module")
-def sequences() -> list[Sequence]:
+def sequences() -> list[SequenceRecord]:
     rng = np.random.default_rng(0)
-    return [Sequence(f"s{n}", "".join(rng.choice(list("ACGU"), n))) for n in LENGTHS]
+    return [SequenceRecord(f"s{n}", "".join(rng.choice(list("ACGU"), n))) for n in LENGTHS]
 
 
 def shipped() -> Models:

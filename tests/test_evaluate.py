@@ -35,10 +35,10 @@ from rna_s2.rna.pairs import from_dot_bracket
 
 SEQ = "GGGGAAAACCCC"
 KNOWN = [
-    formats.Structure("right", SEQ, from_dot_bracket("((((....))))"), "A"),
-    formats.Structure("half", SEQ, from_dot_bracket("((((....))))"), "A"),
-    formats.Structure("shifted", SEQ, from_dot_bracket("((((....))))"), "B"),
-    formats.Structure("none", SEQ, from_dot_bracket("............"), "B"),
+    formats.StructureRecord("right", SEQ, from_dot_bracket("((((....))))"), "A"),
+    formats.StructureRecord("half", SEQ, from_dot_bracket("((((....))))"), "A"),
+    formats.StructureRecord("shifted", SEQ, from_dot_bracket("((((....))))"), "B"),
+    formats.StructureRecord("none", SEQ, from_dot_bracket("............"), "B"),
 ]
 ANSWERS = ["((((....))))", "((........))", ".((((...))))", "............"]
 
@@ -192,7 +192,7 @@ def test_known_structures_from_every_format(tmp_path, suffix):
     records = KNOWN[:1] if suffix == ".bpseq" else KNOWN
     text = {
         ".dbn": formats.format_dot_bracket(records), ".csv": formats.format_csv(records), ".ct": formats.format_ct(records),
-        ".bpseq": formats.format_bpseq(records[0]),
+        ".bpseq": formats.format_bpseq(records[:1]),
     }[suffix]
     (tmp_path / f"known{suffix}").write_text(text)
     found, digest = read_known(str(tmp_path / f"known{suffix}"))
@@ -283,7 +283,7 @@ def test_packages_where_they_are_installed(name):
 
 def test_the_command_compares_logs_and_writes(tmp_path):
     s1, s2 = saved_models(tmp_path)
-    long = formats.Structure("long", "A" * 60, from_dot_bracket("." * 60), "B")
+    long = formats.StructureRecord("long", "A" * 60, from_dot_bracket("." * 60), "B")
     (tmp_path / "known.csv").write_text(formats.format_csv([*KNOWN, long]))
     options = EvaluateOptions.model_validate({
         "known": str(tmp_path / "known.csv"), "s1_model": s1, "s2_model": s2, "out_dir": str(tmp_path / "out"),

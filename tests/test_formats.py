@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rna_s2.rna.formats import (
+    STRUCTURE_FORMATS,
     FileError,
-    Sequence,
-    Structure,
+    SequenceRecord,
+    StructureFormat,
+    StructureRecord,
+    Structures,
     format_bpseq,
     format_csv,
     format_ct,
@@ -28,6 +31,7 @@ from rna_s2.rna.formats import (
     read_fasta,
     read_lines,
     read_structures,
+    structure_format,
 )
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket
 
@@ -37,7 +41,7 @@ KNOWN_STRUCTURES = (
 
 
 def structure(name, seq, text, **more):
-    return Structure(name, seq, from_dot_bracket(text), **more)
+    return StructureRecord(name, seq, from_dot_bracket(text), **more)
 
 
 def same(a, b):
@@ -52,7 +56,7 @@ def structures(draw, with_energy=True):
     bases = draw(st.permutations(range(length)))
     seq = draw(st.text("ACGUNacgt", min_size=length, max_size=length))
     energy = draw(st.sampled_from([float("nan"), -12.25, 0.5])) if with_energy else float("nan")
-    return Structure("rna1", seq, as_pairs(bases[:count], bases[count: 2 * count]), "", energy)
+    return StructureRecord("rna1", seq, as_pairs(bases[:count], bases[count: 2 * count]), "", energy)
 
 
 # FASTA
@@ -60,7 +64,9 @@ def structures(draw, with_energy=True):
 
 def test_fasta_records_with_all_that_may_stand_between():
     got = parse_fasta([">a first one", "ACGU", "", "; a comment", "nn rY", ">b", "gg", " >c\tx  y ", "T"])
-    assert got.records == [Sequence("a", "ACGUnnrY", "first one"), Sequence("b", "gg"), Sequence("c", "T", "x  y")]
+    assert got.records == [
+        SequenceRecord("a", "ACGUnnrY", "first one"), SequenceRecord("b", "gg"), SequenceRecord("c", "T", "x  y")
+    ]
     assert got.rejected == []
 
 
@@ -78,12 +84,12 @@ def test_bad_fasta_records_are_listed_and_the_rest_is_read():
 
 def test_the_name_of_a_rejected_record_is_still_free():
     got = parse_fasta([">a", "XX", ">a", "GG"])
-    assert got.records == [Sequence("a", "GG")]
+    assert got.records == [SequenceRecord("a", "GG")]
 
 
 @given(st.lists(st.text("ACGUNacgt", min_size=1, max_size=150), max_size=4), st.integers(1, 70))
 def test_fasta_round_trip(seqs, width):
-    records = [Sequence(f"s{n}", seq, "about it" if n % 2 else "") for n, seq in enumerate(seqs)]
+    records = [SequenceRecord(f"s{n}", seq, "about it" if n % 2 else "") for n, seq in enumerate(seqs)]
     text = format_fasta(records, width)
     assert parse_fasta(text.splitlines()).records == records
     assert all(len(line) <= width for line in text.splitlines() if not line.startswith(">"))
@@ -94,7 +100,7 @@ def test_files_are_plain_or_gzip_told_apart_by_content(tmp_path):
     (tmp_path / "plain.fa.gz").write_bytes(text.encode())
     (tmp_path / "packed.fa").write_bytes(gzip.compress(text.encode()))
     for name in ("plain.fa.gz", "packed.fa"):
-        assert read_fasta(tmp_path / name).records == [Sequence("a", "ACGU")]
+        assert read_fasta(tmp_path / name).records == [SequenceRecord("a", "ACGU")]
 
 
 def test_lines_end_at_cr_and_lf_alone(tmp_path):
@@ -109,7 +115,7 @@ def test_lines_end_at_cr_and_lf_alone(tmp_path):
 
 def test_a_form_feed_in_a_description_does_not_end_its_line():
     got = parse_fasta([">a one\x0ctwo", "ACGU", "\x0c>b\xa0three", "GG"])
-    assert got.records == [Sequence("a", "ACGU", "one\x0ctwo"), Sequence("b", "GG", "three")]
+    assert got.records == [SequenceRecord("a", "ACGU", "one\x0ctwo"), SequenceRecord("b", "GG", "three")]
 
 
 def test_broken_files_are_named(tmp_path):
@@ -254,7 +260,7 @@ def test_bad_bpseq(lines, said):
 
 @given(structures(with_energy=False))
 def test_bpseq_round_trip(record):
-    got = parse_bpseq(format_bpseq(record).splitlines())
+    got = parse_bpseq(format_bpseq([record]).splitlines())
     assert got.rejected == [] and same(got.records[0], record)
 
 
@@ -301,11 +307,11 @@ def test_a_name_with_a_control_character_is_rejected_in_every_format(tmp_path, c
         assert control not in shown and shown[0] == "b" and shown[-1] == "c"
         assert reason == f"character {control!r} at position 2 of the name is a control character"
     assert parse_csv(["id,sequence,structure", "a\tb,GAC,(.)"]).rejected[0].name == "a\\tb"
-    (tmp_path / "x.bpseq").write_text(format_bpseq(bad), encoding="utf-8", newline="")
+    (tmp_path / "x.bpseq").write_text(format_bpseq([bad]), encoding="utf-8", newline="")
     assert [r.reason for r in read_structures(tmp_path / "x.bpseq").rejected] == [reason]
     (tmp_path / "x.fa").write_text(f">a one\tw\nAC\n>{bad.name} x\nACGU\n", encoding="utf-8", newline="")
     fasta = read_fasta(tmp_path / "x.fa")
-    assert fasta.records == [Sequence("a", "AC", "one\tw")] and [r.reason for r in fasta.rejected] == [reason]
+    assert fasta.records == [SequenceRecord("a", "AC", "one\tw")] and [r.reason for r in fasta.rejected] == [reason]
 
 
 @given(structures(with_energy=False))
@@ -317,12 +323,37 @@ def test_csv_round_trip(record):
 # by name
 
 
+def test_every_format_reads_what_it_writes_by_the_name_of_the_file(tmp_path):
+    record = structure("a", "GAAAC", "(...)")
+    assert list(STRUCTURE_FORMATS) == ["dot_bracket", "ct", "bpseq", "csv"]
+    for each in STRUCTURE_FORMATS.values():
+        for suffix in each.suffixes:
+            path = tmp_path / f"x{suffix.upper()}"
+            path.write_text(each.write([record]))
+            assert structure_format(path) is each
+            assert same(read_structures(path).records[0], record), suffix
+
+
+def test_a_further_format_is_read_by_its_ending(tmp_path, monkeypatch):
+    further = StructureFormat((".one",), lambda lines: Structures([structure(*next(iter(lines)).split())], []), format_ct)
+    monkeypatch.setitem(STRUCTURE_FORMATS, "one", further)
+    (tmp_path / "x.one").write_text("a GAC (.)")
+    assert same(read_structures(tmp_path / "x.one").records[0], structure("a", "GAC", "(.)"))
+    with pytest.raises(FileError, match=r"\.csv, \.one$"):
+        read_structures(tmp_path / "x.two")
+
+
+def test_bpseq_holds_one_structure():
+    with pytest.raises(ValueError, match="too many"):
+        format_bpseq([structure("a", "A", "."), structure("b", "A", ".")])
+
+
 def test_the_name_of_a_file_tells_its_format(tmp_path):
     record = structure("a", "GAAAC", "(...)")
     texts = {
         "x.dbn": format_dot_bracket([record]),
         "x.ct": format_ct([record]),
-        "x.BPSEQ": format_bpseq(record),
+        "x.BPSEQ": format_bpseq([record]),
         "x.csv": format_csv([record]),
     }
     for name, text in texts.items():

@@ -145,7 +145,7 @@ def test_only_the_first_are_drawn_and_the_page_says_so(tmp_path):
 
 
 def prediction(seq: str = "GGGAAACCC", structure: str = "(((...)))") -> Prediction:
-    (found,) = predict([formats.Sequence("x", seq)], *small_models(), EVERY_CELL).records
+    (found,) = predict([formats.SequenceRecord("x", seq)], *small_models(), EVERY_CELL).records
     best = found.best.__class__(from_dot_bracket(structure), -1.0, 1.0, 0.5)
     return Prediction(found.name, seq, (best,), found.boxes, found.probability, found.chosen, found.pairing, 7)
 

@@ -43,9 +43,9 @@ CONFIGS = ROOT / "configs"
 
 
 def folded_table(seed: int = 0, transcripts: int = 12):
-    from rna_s2.rna.formats import Sequence
+    from rna_s2.rna.formats import SequenceRecord
 
-    records = [Sequence(f"t{k}", s) for k, s in enumerate(random_transcripts(transcripts, 400, seed))]
+    records = [SequenceRecord(f"t{k}", s) for k, s in enumerate(random_transcripts(transcripts, 400, seed))]
     segments, _ = cut_segments(records, CutRule(20, 50, 20, 40, 0, seed))
     folded = fold_all([s.seq for s in segments], 1)
     kept, _ = keep_folded(segments, folded, 0.02)

@@ -19,7 +19,7 @@ from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline.steps import segments as segments_main
 from rna_s2.rna.boxes import HLOOP, STEM
-from rna_s2.rna.formats import Sequence, Structure
+from rna_s2.rna.formats import SequenceRecord, StructureRecord
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, loop_boxes
 from rna_s2.s1.folding import FOLD_CHUNK, Folded, fold, fold_all
 from rna_s2.s1.segments import (
@@ -55,7 +55,7 @@ def random_seq(rng, length):
 def test_segments_obey_the_rule(length, min_len, more_len, min_step, more_step, limit, seed):
     seq = random_seq(np.random.default_rng(seed), length)
     rule = CutRule(min_len, min_len + more_len, min_step, min_step + more_step, limit, seed)
-    segments, left = cut_segments([Sequence("t", seq)], rule)
+    segments, left = cut_segments([SequenceRecord("t", seq)], rule)
     if length < min_len:
         assert (segments, [(x.length, x.reason) for x in left]) == ([], [(length, TOO_SHORT)])
         return
@@ -76,14 +76,14 @@ def test_segments_obey_the_rule(length, min_len, more_len, min_step, more_step, 
 
 def test_lengths_and_steps_fill_their_ranges():
     seq = random_seq(np.random.default_rng(0), 20_000)
-    segments, _ = cut_segments([Sequence("t", seq)], CutRule(5, 8, 2, 4, 0, 0))
+    segments, _ = cut_segments([SequenceRecord("t", seq)], CutRule(5, 8, 2, 4, 0, 0))
     assert {len(s.seq) for s in segments} == {5, 6, 7, 8}
     assert set(np.diff([s.start for s in segments]).tolist()) == {2, 3, 4}
 
 
 def test_draws_depend_on_seed_and_name_alone():
     rng = np.random.default_rng(0)
-    a, b = (Sequence(name, random_seq(rng, 500)) for name in "ab")
+    a, b = (SequenceRecord(name, random_seq(rng, 500)) for name in "ab")
     rule = CutRule(20, 60, 10, 50, 0, 7)
     both, _ = cut_segments([a, b], rule)
     alone, _ = cut_segments([b], rule)
@@ -180,7 +180,7 @@ def test_table_of_segments():
 
 def test_pseudoknots_stay_in_one_idx_and_leave_the_boxes():
     pairs = from_dot_bracket("((.[..)).]")
-    table = structure_table([Structure("k", "GGACAACCAG", pairs, "tRNA"), Structure("u", "ACGU", pairs[:0])])
+    table = structure_table([StructureRecord("k", "GGACAACCAG", pairs, "tRNA"), StructureRecord("u", "ACGU", pairs[:0])])
     assert [list(half) for half in table.frame["one_idx"][0]] == [[0, 1, 3], [7, 6, 9]]
     assert table.frame["pseudoknot_pairs"].tolist() == [1, 0]
     assert table.frame["id"].tolist() == ["k", "u"] and table.frame["family"].tolist() == ["tRNA", ""]

@@ -31,7 +31,7 @@ OPENAPI = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"
 
 
 def expected():
-    records = [formats.Sequence(str(n), seq) for n, seq in enumerate(SEQUENCES)]
+    records = [formats.SequenceRecord(str(n), seq) for n, seq in enumerate(SEQUENCES)]
     return predict(records, *small_models(), EVERY_CELL).records
 
 
@@ -58,7 +58,7 @@ def test_frames():
 def test_it_is_registered_and_serves_elsewhere(tracking_uri, tmp_path):
     s1, s2 = saved_models(tmp_path)
     structure = expected()[0].dot_bracket()
-    right = formats.Structure("right", SEQUENCES[0], from_dot_bracket(structure))
+    right = formats.StructureRecord("right", SEQUENCES[0], from_dot_bracket(structure))
     (tmp_path / "right.dbn").write_text(formats.format_dot_bracket([right]))
     values = {"s1_model": s1, "s2_model": s2, "known": str(tmp_path / "right.dbn"), "registered_name": "rna-structure"}
     options = RegisterOptions.model_validate(values | {"chain": EVERY_CELL.model_dump(exclude_unset=True)})
@@ -69,7 +69,7 @@ def test_it_is_registered_and_serves_elsewhere(tracking_uri, tmp_path):
 
     models, chain = open_models(ModelOptions(model="models:/rna-structure"))
     assert chain == EVERY_CELL
-    again = predict([formats.Sequence("0", SEQUENCES[0])], *models, chain).records[0]
+    again = predict([formats.SequenceRecord("0", SEQUENCES[0])], *models, chain).records[0]
     np.testing.assert_allclose(again.probability, expected()[0].probability, atol=1e-6)
     with registered_folder("models:/rna-structure/1") as folder:
         assert sorted(p.name for p in folder.iterdir()) == ["chain.json", "s1", "s2"]

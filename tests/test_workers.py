@@ -24,10 +24,10 @@ MODELS = small_models()
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def sequences(count: int) -> list[formats.Sequence]:
+def sequences(count: int) -> list[formats.SequenceRecord]:
     rng = np.random.default_rng(4)
-    made = [formats.Sequence(str(n), "".join(rng.choice(list("ACGU"), rng.integers(8, 30)))) for n in range(count)]
-    made[3] = formats.Sequence("wrong", "ACGX")
+    made = [formats.SequenceRecord(str(n), "".join(rng.choice(list("ACGU"), rng.integers(8, 30)))) for n in range(count)]
+    made[3] = formats.SequenceRecord("wrong", "ACGX")
     return made
 
 
@@ -59,7 +59,7 @@ def test_a_killed_process_is_told(monkeypatch):
 
 def test_processes_are_for_work_that_is_worth_them(monkeypatch):
     monkeypatch.setattr(workers, "default_workers", lambda: 8)
-    few, many = [formats.Sequence("a", "A" * 100)], [formats.Sequence("a", "A" * 1000)] * 7
+    few, many = [formats.SequenceRecord("a", "A" * 100)], [formats.SequenceRecord("a", "A" * 1000)] * 7
     assert CELLS_PER_WORKER == 2_000_000
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [workers_for(of, 0, cpu) for of in (few, many, many * 10)] == [1, 3, 8]

@@ -122,13 +122,13 @@ def _structures_of_table(path: Path) -> formats.Structures:
         try:
             if cell is None:
                 raise ValueError("one_idx is missing")
-            out.records.append(formats.Structure(name, seq, as_pairs(*cell, length=len(seq)), family))
+            out.records.append(formats.StructureRecord(name, seq, as_pairs(*cell, length=len(seq)), family))
         except ValueError as error:
             out.rejected.append(formats.Rejected(name, row, str(error)))
     return out
 
 
-def within(known: list[formats.Structure], max_len: int, path: str) -> list[formats.Structure]:
+def within(known: list[formats.StructureRecord], max_len: int, path: str) -> list[formats.StructureRecord]:
     """The structures of ``max_len`` bases at most; 0: all.
 
     Raises:
@@ -140,7 +140,7 @@ def within(known: list[formats.Structure], max_len: int, path: str) -> list[form
     return kept
 
 
-def drawn(known: list[formats.Structure], most: int, seed: int) -> list[formats.Structure]:
+def drawn(known: list[formats.StructureRecord], most: int, seed: int) -> list[formats.StructureRecord]:
     """At most so many of the structures, drawn at random, in their order; 0: all."""
     if not 0 < most < len(known):
         return known
@@ -152,7 +152,7 @@ def own_tool(models: Models, options: PipelineOptions) -> Tool:
     """The chain as one tool among others: a sequence at a time, so that the seconds can be compared."""
 
     def fold(seq: str) -> str:
-        result = next(predict_each([formats.Sequence("sequence", seq)], models, options))
+        result = next(predict_each([formats.SequenceRecord("sequence", seq)], models, options))
         if isinstance(result, Failure):
             raise UserError(result.reason)
         return result.dot_bracket()
@@ -161,7 +161,7 @@ def own_tool(models: Models, options: PipelineOptions) -> Tool:
 
 
 def evaluate(
-    known: Sequence[formats.Structure], tools: Sequence[Tool], seed: int = 0,
+    known: Sequence[formats.StructureRecord], tools: Sequence[Tool], seed: int = 0,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> Evaluation:
     """Compare tools on known structures.
@@ -197,7 +197,7 @@ def evaluate(
 
 
 def _fold_all(
-    known: Sequence[formats.Structure], tools: Sequence[Tool], progress: Callable[[Iterator], Iterator]
+    known: Sequence[formats.StructureRecord], tools: Sequence[Tool], progress: Callable[[Iterator], Iterator]
 ) -> tuple[dict[str, dict[int, tuple[np.ndarray, float]]], list[tuple[str, str, str]]]:
     """Pairs and seconds by tool and number of the structure; tools without any result are not in it."""
     folded: dict[str, dict[int, tuple[np.ndarray, float]]] = {}
@@ -226,7 +226,7 @@ def _fold_all(
 
 
 def _compared(
-    name: str, known: Sequence[formats.Structure], predicted: Sequence[np.ndarray], seconds: Sequence[float]
+    name: str, known: Sequence[formats.StructureRecord], predicted: Sequence[np.ndarray], seconds: Sequence[float]
 ) -> pd.DataFrame:
     lengths = [len(s.seq) for s in known]
     exact, slack = (compare_many(predicted, [s.pairs for s in known], lengths, s) for s in (0, 1))

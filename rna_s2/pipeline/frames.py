@@ -36,7 +36,7 @@ def predict_frame(frame: pd.DataFrame, models: Models, options: PipelineOptions)
     for row, (name, seq) in enumerate(zip(names, frame["sequence"].tolist(), strict=True)):
         if not isinstance(seq, str):
             raise UserError(f"row {row}: sequence must be a text, got {seq!r}")
-        records.append(formats.Sequence(str(row) if is_missing(name) else str(name), "".join(seq.split())))
+        records.append(formats.SequenceRecord(str(row) if is_missing(name) else str(name), "".join(seq.split())))
     rows = []
     for row, result in enumerate(predict_each(records, models, options)):
         if isinstance(result, Failure):

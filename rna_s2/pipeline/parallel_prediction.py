@@ -38,7 +38,7 @@ LARGEST_CHUNK = 16
 _Answer = tuple[list[Prediction | Failure], dict[str, float]]
 
 
-def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: torch.device) -> int:
+def workers_for(sequences: Sequence[formats.SequenceRecord], workers: int, device: torch.device) -> int:
     """Number of processes to predict on.
 
     Args:
@@ -58,7 +58,7 @@ def workers_for(sequences: Sequence[formats.Sequence], workers: int, device: tor
 
 
 def predict_on(
-    workers: int, sequences: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
+    workers: int, sequences: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> Iterator[Prediction | Failure]:
     """:func:`rna_s2.pipeline.structure_prediction.predict_each` on worker processes.
 
@@ -114,7 +114,7 @@ def _start(models: Models, options: PipelineOptions) -> None:
     gc.freeze()  # the garbage collector need not look through all that was imported, again and again
 
 
-def _predict(part: list[formats.Sequence]) -> _Answer:
+def _predict(part: list[formats.SequenceRecord]) -> _Answer:
     assert _of_process is not None
     seconds: dict[str, float] = {}
     return list(predict_each(part, *_of_process, seconds)), seconds

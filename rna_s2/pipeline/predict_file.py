@@ -197,11 +197,10 @@ class Writer:
                 for rank, s in enumerate(prediction.structures, start=1)
             )
         file_name = self.names.of(prediction.name)
-        record = formats.Structure(prediction.name, prediction.seq, best.pairs, "", best.energy)
-        if self.options.ct:
-            self._write(CT, f"{file_name}.ct", formats.format_ct([record]))
-        if self.options.bpseq:
-            self._write(BPSEQ, f"{file_name}.bpseq", formats.format_bpseq(record))
+        record = formats.StructureRecord(prediction.name, prediction.seq, best.pairs, "", best.energy)
+        for name, wanted in ((CT, self.options.ct), (BPSEQ, self.options.bpseq)):
+            if wanted:
+                self._write(name, f"{file_name}.{name}", formats.STRUCTURE_FORMATS[name].write([record]))
         drawings: list[str] = []
         if self.page.wants():
             drawings = [structure_svg(prediction), map_svg(prediction)]
@@ -230,7 +229,7 @@ class Writer:
 def structure_text(prediction: Prediction) -> str:
     """Header, sequence and dot-bracket of the best structure, with its free energy (where it has one) and confidence."""
     best = prediction.best
-    record = formats.Structure(prediction.name, prediction.seq, best.pairs, "", best.energy)
+    record = formats.StructureRecord(prediction.name, prediction.seq, best.pairs, "", best.energy)
     header, rest = formats.format_dot_bracket([record]).split("\n", 1)
     return f"{header} confidence={best.confidence:.3f}\n{rest}"
 
@@ -303,7 +302,7 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
 
 
 def _predict_all(
-    records: Sequence[formats.Sequence], workers: int, models: Models, chain: PipelineOptions, writer: Writer,
+    records: Sequence[formats.SequenceRecord], workers: int, models: Models, chain: PipelineOptions, writer: Writer,
     seconds: dict[str, float], progress: bool,
 ) -> None:
     results = predict_on(workers, records, models, chain, seconds)

@@ -87,7 +87,7 @@ class Models(NamedTuple):
 
 
 def predict(
-    sequences: Iterable[formats.Sequence],
+    sequences: Iterable[formats.SequenceRecord],
     s1: ProposalNetwork,
     s2: Scorer,
     options: PipelineOptions | None = None,
@@ -111,7 +111,7 @@ def predict(
 
 
 def predict_each(
-    sequences: Iterable[formats.Sequence],
+    sequences: Iterable[formats.SequenceRecord],
     models: Models,
     options: PipelineOptions,
     seconds: dict[str, float] | None = None,
@@ -130,9 +130,9 @@ def predict_each(
             yield Failure(record.name, why) if why else next(usable)
 
 
-def chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[formats.Sequence]]:
+def chunks(sequences: Iterable[formats.SequenceRecord], most: int) -> Iterator[list[formats.SequenceRecord]]:
     """The sequences in lists of ``most`` at most, of :data:`CHUNK_CELLS` map cells or a single sequence."""
-    chunk: list[formats.Sequence] = []
+    chunk: list[formats.SequenceRecord] = []
     cells = 0
     for record in sequences:
         size = len(record.seq) ** 2
@@ -145,7 +145,7 @@ def chunks(sequences: Iterable[formats.Sequence], most: int) -> Iterator[list[fo
         yield chunk
 
 
-def _refusal(record: formats.Sequence, options: PipelineOptions) -> str:
+def _refusal(record: formats.SequenceRecord, options: PipelineOptions) -> str:
     """Why a sequence is not even tried; empty where it is."""
     if not record.seq:
         return "the sequence is empty"
@@ -155,7 +155,7 @@ def _refusal(record: formats.Sequence, options: PipelineOptions) -> str:
 
 
 def _predict_or_fail(
-    records: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
+    records: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> list[Prediction | Failure]:
     """Predictions of a chunk; where the chunk fails, each of its sequences on its own."""
     if not records:
@@ -185,7 +185,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def _predict_chunk(
-    records: Sequence[formats.Sequence], models: Models, options: PipelineOptions, seconds: dict[str, float]
+    records: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> list[Prediction]:
     frame = pd.DataFrame({"seq": pd.Series([r.seq for r in records], dtype="str")})
     table = BoxTable(

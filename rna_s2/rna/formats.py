@@ -2,7 +2,8 @@
 
 Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`, with the
 line where the record begins and what is wrong with it): one bad record never loses another. A file as a whole that
-cannot be read at all is a :class:`FileError`.
+cannot be read at all is a :class:`FileError`. To add a format of structures, write its parser and its writer here, and an entry
+in :data:`STRUCTURE_FORMATS`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,7 +38,7 @@ class FileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Sequence:
+class SequenceRecord:
     """A named sequence.
 
     Attributes:
@@ -51,11 +53,11 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Structure:
+class StructureRecord:
     """A named sequence and its secondary structure.
 
     Attributes:
-        name, seq: as in :class:`Sequence`.
+        name, seq: as in :class:`SequenceRecord`.
         pairs: ``(k, 2)`` int32 base pairs; they may cross.
         family: what kind of RNA it is; empty where the file does not say.
         energy: free energy in kcal/mol; NaN where the file does not say.
@@ -76,17 +78,20 @@ class Rejected(NamedTuple):
     reason: str
 
 
+Record = TypeVar("Record", SequenceRecord, StructureRecord)
+
+
 class Sequences(NamedTuple):
     """What a file of sequences holds."""
 
-    records: list[Sequence]
+    records: list[SequenceRecord]
     rejected: list[Rejected]
 
 
 class Structures(NamedTuple):
     """What a file of structures holds."""
 
-    records: list[Structure]
+    records: list[StructureRecord]
     rejected: list[Rejected]
 
 
@@ -131,16 +136,26 @@ def read_structures(path: str | Path) -> Structures:
     Raises:
         FileError: the file cannot be read, or its name has none of the known endings.
     """
+    parse = structure_format(path).parse
+    lines = read_lines(path)
+    try:
+        return parse(lines)
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def structure_format(path: str | Path) -> StructureFormat:
+    """The format that the name of a file tells.
+
+    Raises:
+        FileError: its name has none of the known endings.
+    """
     name = str(path).lower().removesuffix(".gz")
-    for endings, parse in STRUCTURE_FORMATS.items():
-        if name.endswith(endings):
-            lines = read_lines(path)
-            try:
-                return parse(lines)
-            except FileError as error:
-                raise FileError(f"{path}: {error}") from error
-    known = ", ".join(ending for endings in STRUCTURE_FORMATS for ending in endings)
-    raise FileError(f"{path}: the format of a structure file is told by its name, which must end in one of {known}")
+    for known in STRUCTURE_FORMATS.values():
+        if name.endswith(known.suffixes):
+            return known
+    suffixes = ", ".join(suffix for known in STRUCTURE_FORMATS.values() for suffix in known.suffixes)
+    raise FileError(f"{path}: the format of a structure file is told by its name, which must end in one of {suffixes}")
 
 
 # --- FASTA -----------------------------------------------------------------------------------------------------------
@@ -174,26 +189,40 @@ def _words(text: str, at_most: int = 0) -> list[str]:
     return _BLANKS.split(text.strip(), max(at_most - 1, 0))
 
 
-def _rejected(name: str, line: int, error: ValueError) -> Rejected:
-    """An entry for a bad record, in whose name control characters are spelt out (``\\x1b``)."""
-    return Rejected(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], name), max(line, 1), str(error))
-
-
-class _Names:
-    """Refuses a name that stands twice, and one with control characters."""
+class _Records(Generic[Record]):
+    """Collects records. Rejects those that cannot be made, those without a name of their own, and names with control
+    characters."""
 
     def __init__(self) -> None:
-        self.first_line: dict[str, int] = {}
+        self.records: list[Record] = []
+        self.rejected: list[Rejected] = []
+        self._first_line: dict[str, int] = {}
 
-    def check(self, name: str, line: int) -> None:
+    def add(self, name: str, line: int, make: Callable[[], Record]) -> None:
+        """Add the record that ``make`` gives; a ``ValueError`` of it says why the record is rejected."""
+        try:
+            record = make()
+            self._check_name(name, line)
+        except ValueError as error:
+            shown = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], name)  # spelt out
+            self.rejected.append(Rejected(shown, max(line, 1), str(error)))
+        else:
+            self.records.append(record)
+
+    def _check_name(self, name: str, line: int) -> None:
         if not name:
             raise ValueError("the record has no name")
         control = _CONTROL.search(name)
         if control:
             raise ValueError(f"character {control[0]!r} at position {control.start() + 1} of the name is a control character")
-        if name in self.first_line:
-            raise ValueError(f"the name is already taken by the record at line {self.first_line[name]}")
-        self.first_line[name] = line
+        if name in self._first_line:
+            raise ValueError(f"the name is already taken by the record at line {self._first_line[name]}")
+        self._first_line[name] = line
+
+
+def _check_header(block: _Block) -> None:
+    if not block.line:
+        raise ValueError("text stands before the first header, a line that begins with '>'")
 
 
 def _check_sequence(seq: str) -> None:
@@ -210,24 +239,21 @@ def parse_fasta(lines: Iterable[str]) -> Sequences:
     Rejected: a record without a name or sequence, with a character outside the IUPAC alphabet, with a control character
     in its name, or with a name that an earlier record has; text before the first header.
     """
-    out = Sequences([], [])
-    names = _Names()
+    found = _Records[SequenceRecord]()
     for block in _blocks(lines):
         name, *description = _words(block.header, at_most=2)
-        seq = "".join("".join(block.body).split())
-        try:
-            if not block.line:
-                raise ValueError("text stands before the first header, a line that begins with '>'")
-            _check_sequence(seq)
-            names.check(name, block.line)
-        except ValueError as error:
-            out.rejected.append(_rejected(name, block.line, error))
-        else:
-            out.records.append(Sequence(name, seq, "".join(description)))
-    return out
+        found.add(name, block.line, partial(_fasta_record, name, "".join(description), block))
+    return Sequences(found.records, found.rejected)
 
 
-def format_fasta(records: Iterable[Sequence], width: int = 60) -> str:
+def _fasta_record(name: str, description: str, block: _Block) -> SequenceRecord:
+    _check_header(block)
+    seq = "".join("".join(block.body).split())
+    _check_sequence(seq)
+    return SequenceRecord(name, seq, description)
+
+
+def format_fasta(records: Iterable[SequenceRecord], width: int = 60) -> str:
     """Sequences as FASTA text with ``width`` bases per line."""
     out = []
     for record in records:
@@ -248,36 +274,32 @@ def parse_dot_bracket(lines: Iterable[str]) -> Structures:
     Rejected besides what :func:`parse_fasta` rejects: unbalanced brackets, unknown structure characters, a structure
     of another length than its sequence, a record with more or fewer lines.
     """
-    out = Structures([], [])
-    names = _Names()
+    found = _Records[StructureRecord]()
     for block in _blocks(lines):
         name = _words(block.header)[0]
-        try:
-            if not block.line:
-                raise ValueError("text stands before the first header, a line that begins with '>'")
-            if len(block.body) != 2:
-                raise ValueError(f"{len(block.body)} lines follow the header; it must be two, sequence and structure")
-            seq, structure = block.body
-            match = _ENERGY.match(structure)
-            energy = float(match["energy"]) if match else float("nan")
-            record = _structure(name, seq, match["structure"] if match else structure, energy=energy)
-            names.check(name, block.line)
-        except ValueError as error:
-            out.rejected.append(_rejected(name, block.line, error))
-        else:
-            out.records.append(record)
-    return out
+        found.add(name, block.line, partial(_dot_bracket_record, name, block))
+    return Structures(found.records, found.rejected)
 
 
-def _structure(name: str, seq: str, structure: str, family: str = "", energy: float = float("nan")) -> Structure:
+def _dot_bracket_record(name: str, block: _Block) -> StructureRecord:
+    _check_header(block)
+    if len(block.body) != 2:
+        raise ValueError(f"{len(block.body)} lines follow the header; it must be two, sequence and structure")
+    seq, structure = block.body
+    match = _ENERGY.match(structure)
+    energy = float(match["energy"]) if match else float("nan")
+    return _structure(name, seq, match["structure"] if match else structure, energy=energy)
+
+
+def _structure(name: str, seq: str, structure: str, family: str = "", energy: float = float("nan")) -> StructureRecord:
     """A checked record from its dot-bracket."""
     _check_sequence(seq)
     if len(structure) != len(seq):
         raise ValueError(f"the structure has {len(structure)} characters, the sequence {len(seq)}")
-    return Structure(name, seq, from_dot_bracket(structure), family, energy)
+    return StructureRecord(name, seq, from_dot_bracket(structure), family, energy)
 
 
-def format_dot_bracket(records: Iterable[Structure]) -> str:
+def format_dot_bracket(records: Iterable[StructureRecord]) -> str:
     """Structures as dot-bracket text: header, sequence, structure (and energy where there is one)."""
     out = []
     for record in records:
@@ -303,27 +325,23 @@ def parse_ct(lines: Iterable[str]) -> Structures:
     paired with itself; what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the
     first counts.
     """
-    out = Structures([], [])
-    names = _Names()
+    found = _Records[StructureRecord]()
     for block in _ct_blocks(lines):
         count = _words(block.header)[0]
         title = block.header[len(count):].strip()
         match = _CT_ENERGY.search(title)
         name = _words(match["rest"] if match else title)[0]
-        try:
-            if not _WHOLE.fullmatch(count):
-                raise ValueError("the line is neither a header (number of bases, name) nor that of a base")
-            if len(block.body) != int(count):
-                raise ValueError(f"the header promises {count} bases, {len(block.body)} lines of bases follow it")
-            seq, partner = _columns(block.body, base=1, partner=4)
-            energy = float(match["energy"]) if match else float("nan")
-            record = Structure(name, seq, _pairs_of_partners(partner), "", energy)
-            names.check(name, block.line)
-        except ValueError as error:
-            out.rejected.append(_rejected(name, block.line, error))
-        else:
-            out.records.append(record)
-    return out
+        energy = float(match["energy"]) if match else float("nan")
+        found.add(name, block.line, partial(_ct_record, name, count, energy, block.body))
+    return Structures(found.records, found.rejected)
+
+
+def _ct_record(name: str, count: str, energy: float, body: list[str]) -> StructureRecord:
+    if not _WHOLE.fullmatch(count):
+        raise ValueError("the line is neither a header (number of bases, name) nor that of a base")
+    if len(body) != int(count):
+        raise ValueError(f"the header promises {count} bases, {len(body)} lines of bases follow it")
+    return _table_record(name, body, partner=4, energy=energy)
 
 
 def _ct_blocks(lines: Iterable[str]) -> Iterator[_Block]:
@@ -342,17 +360,19 @@ def _ct_blocks(lines: Iterable[str]) -> Iterator[_Block]:
         yield block
 
 
-def _columns(body: list[str], base: int, partner: int) -> tuple[str, np.ndarray]:
-    """Sequence and ``(L,)`` partners (0 for none) of a table with one line per base, numbered from 1."""
+def _table_record(name: str, body: list[str], partner: int, energy: float = float("nan")) -> StructureRecord:
+    """A checked record from a table with one line per base: its number from 1, its letter, and in column ``partner`` the number
+    of its partner (0 for none)."""
     fields = [line.split() for line in body]
-    for n, row in enumerate(fields, start=1):
-        if len(row) <= partner or len(row[base]) != 1 or not _WHOLE.fullmatch(row[partner]):
+    for n, values in enumerate(fields, start=1):
+        if len(values) <= partner or len(values[1]) != 1 or not _WHOLE.fullmatch(values[partner]):
             raise ValueError(f"line {n} of the table is not that of a base: {body[n - 1]!r}")
-        if row[0] != str(n):
-            raise ValueError(f"line {n} of the table is numbered {row[0]}")
-    seq = "".join(row[base] for row in fields)
+        if values[0] != str(n):
+            raise ValueError(f"line {n} of the table is numbered {values[0]}")
+    seq = "".join(values[1] for values in fields)
     _check_sequence(seq)
-    return seq, np.array([int(row[partner]) for row in fields], np.int64)
+    partners = np.array([int(values[partner]) for values in fields], np.int64)
+    return StructureRecord(name, seq, _pairs_of_partners(partners), "", energy)
 
 
 def _pairs_of_partners(partner: np.ndarray) -> np.ndarray:
@@ -374,7 +394,7 @@ def _pairs_of_partners(partner: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def format_ct(records: Iterable[Structure]) -> str:
+def format_ct(records: Iterable[StructureRecord]) -> str:
     """Structures as CT text."""
     out = []
     for record in records:
@@ -407,17 +427,18 @@ def parse_bpseq(lines: Iterable[str], name: str = "bpseq") -> Structures:
         elif text and not text.startswith("#"):
             first = first if body else number
             body.append(text)
-    try:
-        seq, partner = _columns(body, base=1, partner=2)
-        record = Structure(name, seq, _pairs_of_partners(partner))
-        _Names().check(name, first)
-        return Structures([record], [])
-    except ValueError as error:
-        return Structures([], [_rejected(name, first, error)])
+    found = _Records[StructureRecord]()
+    found.add(name, first, partial(_table_record, name, body, partner=2))
+    return Structures(found.records, found.rejected)
 
 
-def format_bpseq(record: Structure) -> str:
-    """A structure as BPSEQ text."""
+def format_bpseq(records: Iterable[StructureRecord]) -> str:
+    """A structure as BPSEQ text.
+
+    Raises:
+        ValueError: more or fewer than one record: a BPSEQ file holds one.
+    """
+    (record,) = records
     partner = pair_table(record.pairs, len(record.seq)) + 1
     lines = [f"{n} {b} {p}\n" for n, (b, p) in enumerate(zip(record.seq, partner.tolist(), strict=True), start=1)]
     return f"# {record.name}\n" + "".join(lines)
@@ -452,27 +473,21 @@ def parse_csv(lines: Iterable[str]) -> Structures:
         FileError: the header lacks a column, or the text is not CSV.
     """
     reader = csv.DictReader(lines)
-    out = Structures([], [])
-    names = _Names()
+    found = _Records[StructureRecord]()
     try:
         missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
         if missing:
             raise FileError(f"the CSV has no column {', '.join(missing)}; it needs {', '.join(CSV_COLUMNS)}")
         for row in reader:
             name, seq, structure = (str(row[column] or "").strip() for column in CSV_COLUMNS)
-            try:
-                record = _structure(name, seq, structure, family=(row.get("family") or "").strip())
-                names.check(name, reader.line_num)
-            except ValueError as error:
-                out.rejected.append(_rejected(name, reader.line_num, error))
-            else:
-                out.records.append(record)
+            family = (row.get("family") or "").strip()
+            found.add(name, reader.line_num, partial(_structure, name, seq, structure, family=family))
     except csv.Error as error:
         raise FileError(f"what follows line {reader.line_num} is not CSV ({error})") from error
-    return out
+    return Structures(found.records, found.rejected)
 
 
-def format_csv(records: Iterable[Structure]) -> str:
+def format_csv(records: Iterable[StructureRecord]) -> str:
     """Structures as CSV text with columns id, family, sequence, structure, length."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -483,10 +498,28 @@ def format_csv(records: Iterable[Structure]) -> str:
     return out.getvalue()
 
 
-STRUCTURE_FORMATS: dict[tuple[str, ...], Callable[[Iterable[str]], Structures]] = {
-    (".db", ".dbn", ".dot", ".dotbracket"): parse_dot_bracket,
-    (".ct",): parse_ct,
-    (".bpseq",): parse_bpseq,
-    (".csv",): parse_csv,
+# --- all formats of structures ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StructureFormat:
+    """A format of structure files.
+
+    Attributes:
+        suffixes: endings of file names, in lower case.
+        parse: records of the lines of a file.
+        write: text of records.
+    """
+
+    suffixes: tuple[str, ...]
+    parse: Callable[[Iterable[str]], Structures]
+    write: Callable[[Iterable[StructureRecord]], str]
+
+
+STRUCTURE_FORMATS: dict[str, StructureFormat] = {
+    "dot_bracket": StructureFormat((".db", ".dbn", ".dot", ".dotbracket"), parse_dot_bracket, format_dot_bracket),
+    "ct": StructureFormat((".ct",), parse_ct, format_ct),
+    "bpseq": StructureFormat((".bpseq",), parse_bpseq, format_bpseq),
+    "csv": StructureFormat((".csv",), parse_csv, format_csv),
 }
-"""Endings of file names, and the parser of each format."""
+"""The formats by name. A file's name tells its format by its ending (:func:`structure_format`)."""

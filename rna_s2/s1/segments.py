@@ -64,7 +64,7 @@ NO_STRUCTURE = "no_base_pair_in_mfe_structure"
 LOW_FREQUENCY = "mfe_frequency_below_min_mfe_freq"
 
 
-def cut_segments(transcripts: Iterable[formats.Sequence], rule: CutRule) -> tuple[list[Segment], list[Left]]:
+def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -> tuple[list[Segment], list[Left]]:
     """Cut segments from transcripts.
 
     The first start is drawn from the first ``max_step`` bases, each next one a random step further on; a segment's
@@ -137,7 +137,7 @@ def segment_table(segments: Sequence[Segment], folded: Sequence[Folded], source:
     return table_without_proposals(frame, target_boxes(pairs), source)
 
 
-def structure_table(structures: Sequence[formats.Structure], source: str = "(memory)") -> BoxTable:
+def structure_table(structures: Sequence[formats.StructureRecord], source: str = "(memory)") -> BoxTable:
     """The S1 table of known structures: columns seq, one_idx, id, family, pseudoknot_pairs.
 
     ``one_idx`` holds every pair. The target boxes are those of the largest set of pairs without crossings
