@@ -13,7 +13,7 @@ from rna_s2.rna.sequence import BASES
 
 
 def sampled(seed: int, rows: int = 12) -> list[tuple[str, str]]:
-    """Random sequences with a structure drawn from each one's ensemble."""
+    """Random sequences with a structure sampled from each one's ensemble."""
     rng = np.random.default_rng(seed)
     RNA.init_rand(seed + 1)
     found = []

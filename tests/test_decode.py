@@ -140,7 +140,7 @@ def test_structures_are_valid_and_worth_what_they_say(seed, length, chosen):
             assert pairs.tolist() == f.pairs.tolist()
             assert set(to_dot_bracket(pairs, length)) <= set("(.)")
             decomposed = loop_boxes(pairs)  # refuses pairs that cross
-            assert all(n - 2 >= chosen.min_hairpin for kind, *_, n in decomposed if kind == HLOOP)
+            assert all(n - 2 >= chosen.min_hairpin for box_type, *_, n in decomposed if box_type == HLOOP)
             assert all(box in own and box[3] >= chosen.min_stem for box in decomposed if box[0] == STEM)
             again = score_of(
                 [tuple(p) for p in pairs.tolist()], own, {b for b in decomposed if b[0] == STEM}, chosen.missing_loop,

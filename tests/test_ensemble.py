@@ -144,13 +144,13 @@ def test_columns_of_boxes_against_plain_loops(seed):
         for _ in range(rng.integers(0, 8)):
             x, y = sorted(rng.choice(length, 2, replace=False).tolist())
             size = int(rng.integers(1, (y - x) // 2 + 2))
-            kind = int(rng.integers(0, 3))
-            if kind == STEM and x + 2 * size - 2 < y:
+            box_type = int(rng.integers(0, 3))
+            if box_type == STEM and x + 2 * size - 2 < y:
                 row.append((STEM, x, y, size, size))
-            elif kind == ILOOP and y - x >= 5:
+            elif box_type == ILOOP and y - x >= 5:
                 left, right = (int(n) for n in rng.integers(2, (y - x + 3) // 2, 2))
                 row.append((ILOOP, x, y, left, right))
-            elif kind == HLOOP:
+            elif box_type == HLOOP:
                 row.append((HLOOP, x, y, y - x + 1, y - x + 1))
         rows.append(row)
         seqs.append("".join(rng.choice(list("ACGU"), length)))
@@ -161,12 +161,12 @@ def test_columns_of_boxes_against_plain_loops(seed):
         own = pairs[offsets[row] : offsets[row + 1]]
         p = dict(zip(map(tuple, own.tolist()), pair_probabilities(seq, own), strict=True))
         free = [1 - sum(q for pair, q in p.items() if base in pair) for base in range(len(seq))]
-        for kind, x, y, siz_x, siz_y in boxes.row_boxes(row):
-            if kind == STEM:
+        for box_type, x, y, siz_x, siz_y in boxes.row_boxes(row):
+            if box_type == STEM:
                 values = [p[x + k, y - k] for k in range(siz_x)]
                 beyond = max(p.get((x - 1, y + 1), 0), p.get((x + siz_x, y - siz_x), 0))
                 expected.append([min(values), sum(values) / siz_x, beyond, 1])
-            elif kind == ILOOP:
+            elif box_type == ILOOP:
                 inner = x + siz_x - 1, y - siz_y + 1
                 ends = [p.get((x, y), 0), p.get(inner, 0)]
                 expected.append([min(ends), sum(ends) / 2, 0, min([1, *free[x + 1 : inner[0]], *free[inner[1] + 1 : y]])])

@@ -348,7 +348,7 @@ def test_bpseq_holds_one_structure():
         format_bpseq([structure("a", "A", "."), structure("b", "A", ".")])
 
 
-def test_the_name_of_a_file_tells_its_format(tmp_path):
+def test_the_ending_of_a_file_says_its_format(tmp_path):
     record = structure("a", "GAAAC", "(...)")
     texts = {
         "x.dbn": format_dot_bracket([record]),

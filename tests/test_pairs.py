@@ -117,7 +117,7 @@ def test_dot_bracket_round_trip_with_pseudoknots(case):
 
 def test_a_structure_that_needs_too_many_kinds_of_brackets_is_refused():
     n = 31
-    with pytest.raises(ValueError, match="more than 30 kinds"):
+    with pytest.raises(ValueError, match="more than 30 types"):
         to_dot_bracket(as_pairs(range(n), range(n, 2 * n)), 2 * n)
 
 

@@ -62,11 +62,11 @@ def every_box(length):
 
 def statement(box):
     """What a box says of each of its bases: its partner, or None for an unpaired one."""
-    kind, x, y, siz_x, siz_y = box
-    if kind == STEM:
+    box_type, x, y, siz_x, siz_y = box
+    if box_type == STEM:
         pairs = [(x + k, y - k) for k in range(siz_x)]
         unpaired = []
-    elif kind == ILOOP:
+    elif box_type == ILOOP:
         p, q = x + siz_x - 1, y - siz_y + 1
         pairs = [(x, y), (p, q)]
         unpaired = [*range(x + 1, p), *range(q + 1, y)]

@@ -51,7 +51,7 @@ def _die(part):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_told(monkeypatch):
+def test_a_killed_process_is_an_error(monkeypatch):
     monkeypatch.setattr(workers, "_predict", _die)
     with pytest.raises(UserError, match="a worker process was killed"):
         list(predict_on(2, sequences(6), MODELS, EVERY_CELL, {}))

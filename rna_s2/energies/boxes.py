@@ -1,4 +1,4 @@
-"""Free energy of each box on its own, from ViennaRNA's nearest-neighbour parameters (Turner 2004 unless told otherwise).
+"""Free energy of each box on its own, from ViennaRNA's nearest-neighbour parameters (its default, Turner 2004).
 
 A structure's free energy is the sum over its loops (Zuker and Stiegler 1981). A stem stands for the stacked pairs in it, an
 iloop for an internal loop or bulge, an hloop for a hairpin loop; what remains of a structure are its multiloops and its

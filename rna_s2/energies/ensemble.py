@@ -1,9 +1,11 @@
-"""What the proposed stems of a sequence can form by the nearest-neighbour model: the structure of the lowest free energy, and
-the probability of each pair in the Boltzmann ensemble.
+"""MFE structure and ensemble of a sequence whose base pairs are limited to those of the proposed stems.
 
-ViennaRNA folds (Zuker and Stiegler 1981; McCaskill 1990; Lorenz et al. 2011), with every pair forbidden that no proposed stem
-contains (:func:`fold_within` can make them dear instead). The pairs of a stem need not come together, so a structure may hold a
-part of a proposed stem, or two such parts joined into a longer one; its loops need not have been proposed.
+ViennaRNA folds by the nearest-neighbour model (Zuker and Stiegler 1981; McCaskill 1990; Lorenz et al. 2011). Base pairs that no
+proposed stem contains are forbidden; :func:`fold_within` can make them expensive instead. The limit is on base pairs, not on
+boxes: a structure may have a part of a proposed stem, or two parts joined to a longer stem, and loops that were not proposed.
+
+:func:`fold_within` gives the structure of the lowest free energy, :func:`pair_probabilities` the probability of each pair in
+the Boltzmann ensemble, and :func:`box_probabilities` what these say about each box.
 """
 
 from __future__ import annotations

@@ -58,7 +58,11 @@ def workers_for(sequences: Sequence[formats.SequenceRecord], workers: int, devic
 
 
 def predict_on(
-    workers: int, sequences: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
+    workers: int,
+    sequences: Sequence[formats.SequenceRecord],
+    models: Models,
+    options: PipelineOptions,
+    seconds: dict[str, float],
 ) -> Iterator[Prediction | Failure]:
     """:func:`rna_s2.pipeline.structure_prediction.predict_each` on worker processes.
 

@@ -1,8 +1,8 @@
 """Bounding boxes on the L x L map of an RNA sequence.
 
 Row ``i`` of the map is a base on the 5' side, column ``j`` a base on the 3' side, 0-based; only cells with
-``i < j`` mean anything. A box is named by its **top-right corner**: ``bb_x`` is its first row and ``bb_y`` its
-last column, so it covers rows ``bb_x .. bb_x+siz_x-1`` and columns ``bb_y-siz_y+1 .. bb_y``::
+``i < j`` mean anything. A box is named by its **top-right corner**: ``bb_x`` is its first map row and ``bb_y`` its
+last map column, so it covers map rows ``bb_x .. bb_x+siz_x-1`` and columns ``bb_y-siz_y+1 .. bb_y``::
 
                      columns (3' strand)
                   bb_y-siz_y+1      bb_y
@@ -52,7 +52,7 @@ class Boxes:
         offsets: ``(rows + 1,)`` int64; the boxes of row ``r`` are ``offsets[r]:offsets[r + 1]``.
         type: ``(boxes,)`` int8 codes into :data:`BOX_TYPES`; within a row in ascending order.
         bb_x, bb_y: ``(boxes,)`` int32; top-right corner, 0-based.
-        siz_x, siz_y: ``(boxes,)`` int32; rows and columns covered.
+        siz_x, siz_y: ``(boxes,)`` int32; map rows and columns covered.
 
     Raises:
         ValueError: the columns differ in length, the offsets do not fit them, or types of a row are out of order.
@@ -162,7 +162,7 @@ def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inner_corner(bb_x: Any, bb_y: Any, siz_x: Any, siz_y: Any) -> tuple[Any, Any]:
-    """Row and column of the bottom-left cell of boxes given as columns: the inner pair ``(i, j)``."""
+    """Map row and column of the bottom-left cell of boxes given by their numbers: the inner pair ``(i, j)``."""
     return bb_x + siz_x - 1, bb_y - siz_y + 1
 
 
@@ -172,12 +172,12 @@ def top_right(x: Any, y: Any, siz_y: Any) -> tuple[Any, Any]:
 
 
 def top_left(bb_x: Any, bb_y: Any, siz_y: Any) -> tuple[Any, Any]:
-    """``x`` and ``y`` of the top-left corner of boxes: first row and first column. The reverse of :func:`top_right`."""
+    """``x`` and ``y`` of the top-left corner of boxes: first map row and column. The reverse of :func:`top_right`."""
     return bb_x, bb_y - siz_y + 1
 
 
 def bounds(boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """First row, last row, first column, last column of each box, all inclusive, ``(boxes,)`` int32 each."""
+    """First and last map row, first and last column of each box, all inclusive, ``(boxes,)`` int32 each."""
     last_row, first_col = inner_pair(boxes)
     return boxes.bb_x, last_row, first_col, boxes.bb_y
 

@@ -59,7 +59,7 @@ class StructureRecord:
     Attributes:
         name, seq: as in :class:`SequenceRecord`.
         pairs: ``(k, 2)`` int32 base pairs; they may cross.
-        family: what kind of RNA it is; empty where the file does not say.
+        family: the RNA family; empty where the file does not say.
         energy: free energy in kcal/mol; NaN where the file does not say.
     """
 
@@ -99,7 +99,7 @@ class Structures(NamedTuple):
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, plain or gzip (told apart by content), without their ends (CR LF, LF or CR).
+    """The lines of a text file, plain or gzip, which its content shows, without their ends (CR LF, LF or CR).
 
     Bytes that are not UTF-8 become replacement characters, which no sequence may contain.
 
@@ -131,7 +131,7 @@ def read_fasta(path: str | Path) -> Sequences:
 
 
 def read_structures(path: str | Path) -> Structures:
-    """Structures from a file whose name tells its format (:data:`STRUCTURE_FORMATS`; ``.gz`` may follow).
+    """Structures from a file whose ending says its format (:data:`STRUCTURE_FORMATS`; ``.gz`` may follow).
 
     Raises:
         FileError: the file cannot be read, or its name has none of the known endings.
@@ -145,7 +145,7 @@ def read_structures(path: str | Path) -> Structures:
 
 
 def structure_format(path: str | Path) -> StructureFormat:
-    """The format that the name of a file tells.
+    """The format of a file by the ending of its name.
 
     Raises:
         FileError: its name has none of the known endings.
@@ -155,7 +155,7 @@ def structure_format(path: str | Path) -> StructureFormat:
         if name.endswith(known.suffixes):
             return known
     suffixes = ", ".join(suffix for known in STRUCTURE_FORMATS.values() for suffix in known.suffixes)
-    raise FileError(f"{path}: the format of a structure file is told by its name, which must end in one of {suffixes}")
+    raise FileError(f"{path}: the name of a structure file must end in one of {suffixes}")
 
 
 # --- FASTA -----------------------------------------------------------------------------------------------------------
@@ -522,4 +522,4 @@ STRUCTURE_FORMATS: dict[str, StructureFormat] = {
     "bpseq": StructureFormat((".bpseq",), parse_bpseq, format_bpseq),
     "csv": StructureFormat((".csv",), parse_csv, format_csv),
 }
-"""The formats by name. A file's name tells its format by its ending (:func:`structure_format`)."""
+"""The formats by name. A file's ending says its format (:func:`structure_format`)."""

@@ -18,13 +18,13 @@ Box = tuple[int, int, int, int, int]
 """``(type, bb_x, bb_y, siz_x, siz_y)``, top-right corner; see :mod:`rna_s2.rna.boxes`."""
 
 BRACKETS: tuple[str, ...] = ("()", "[]", "{}", "<>", *(a + a.lower() for a in string.ascii_uppercase))
-"""Kinds of brackets in the order in which :func:`to_dot_bracket` uses them; pairs of one kind do not cross."""
+"""Types of brackets in the order in which :func:`to_dot_bracket` uses them; pairs of one type do not cross."""
 
 UNPAIRED = ".,:_-~"
 """Characters read as an unpaired base (dot-bracket, and the WUSS notation of Rfam); a dot is written."""
 
-_OPENING = {kind[0]: n for n, kind in enumerate(BRACKETS)}
-_CLOSING = {kind[1]: n for n, kind in enumerate(BRACKETS)}
+_OPENING = {brackets[0]: n for n, brackets in enumerate(BRACKETS)}
+_CLOSING = {brackets[1]: n for n, brackets in enumerate(BRACKETS)}
 
 
 def as_pairs(i: Sequence[int] | np.ndarray, j: Sequence[int] | np.ndarray, length: int | None = None) -> np.ndarray:
@@ -60,8 +60,8 @@ def as_pairs(i: Sequence[int] | np.ndarray, j: Sequence[int] | np.ndarray, lengt
 def from_dot_bracket(text: str) -> np.ndarray:
     """Base pairs of a structure in dot-bracket notation, ``(k, 2)`` int32.
 
-    Brackets of each kind (``()``, ``[]``, ``{}``, ``<>``, ``Aa`` .. ``Zz``) are matched among themselves, so that
-    pairs of different kinds may cross.
+    Brackets of each type (``()``, ``[]``, ``{}``, ``<>``, ``Aa`` .. ``Zz``) are matched among themselves, so that
+    pairs of different types may cross.
 
     Raises:
         ValueError: an unbalanced bracket or an unknown character; says which and where (counting from 1).
@@ -90,7 +90,7 @@ def to_dot_bracket(pairs: np.ndarray, length: int) -> str:
     """Dot-bracket of base pairs; the pairs that :func:`remove_pseudoknots` keeps are round brackets, and so on.
 
     Raises:
-        ValueError: the pairs need more kinds of brackets than there are.
+        ValueError: the pairs need more types of brackets than there are.
     """
     text = ["."] * length
     rest = pairs
@@ -100,7 +100,7 @@ def to_dot_bracket(pairs: np.ndarray, length: int) -> str:
             text[i], text[j] = opening, closing
         if not len(rest):
             return "".join(text)
-    raise ValueError(f"the structure needs more than {len(BRACKETS)} kinds of brackets")
+    raise ValueError(f"the structure needs more than {len(BRACKETS)} types of brackets")
 
 
 def pair_table(pairs: np.ndarray, length: int) -> np.ndarray:
@@ -270,10 +270,10 @@ def pairs_of_boxes(boxes: Iterable[Box]) -> np.ndarray:
 
 
 def _stated_pairs(box: Box) -> Iterator[tuple[int, int]]:
-    kind, x, y, siz_x, siz_y = box
-    if kind == STEM:
+    box_type, x, y, siz_x, siz_y = box
+    if box_type == STEM:
         yield from ((x + k, y - k) for k in range(siz_x))
     else:
         yield x, y
-        if kind == ILOOP:
+        if box_type == ILOOP:
             yield inner_corner(x, y, siz_x, siz_y)

@@ -109,7 +109,7 @@ class _Programme:
         self._at_most((None, nested[s], 1), (None, nested[t], 1), bound=np.ones(len(s)))
         s = np.repeat(nested, stems.stacked[:, 1] - stems.stacked[:, 0])
         t = np.array([t for low, high in stems.stacked.tolist() for t in range(low, high)], np.int64)
-        self._at_most(*((None, kind[of], 1) for kind in (nested, beside) for of in (s, t)), bound=np.ones(len(s)))
+        self._at_most(*((None, part[of], 1) for part in (nested, beside) for of in (s, t)), bound=np.ones(len(s)))
         s, t = np.nonzero(crosses | crosses.T)
         self._at_most((nested, beside, 1), (s, nested[t], -1), bound=np.zeros(n))
 

@@ -1,34 +1,37 @@
-"""The secondary structures that agree best with scored boxes, exactly.
+"""The secondary structures of the highest score, exactly, from scored boxes.
 
-**What a structure is worth.** A nested set of stems, taken from the proposals, is a structure; its loop decomposition
-(:func:`rna_s2.rna.pairs.loop_boxes`) says which boxes it consists of. Its score is the sum of
+**Structure.** A set of proposed stems is a structure if no base is in two pairs, no pairs cross, each hairpin loop has
+``min_hairpin`` unpaired bases or more, and no stem lies directly on top of another (the two would be one longer stem, which has
+a box of its own). Proposals that contain each other are separate candidates.
 
-* for each of its stems, the log-odds ``ln(p / (1 - p))`` less those of ``threshold``;
-* for each stem, the same of the hairpin or internal loop that the stem's inner pair closes, where that very box was
-  proposed; ``missing_loop`` where it was not, or where the loop is a multiloop, which has no box;
-* ``branch`` for each stem that ends in a multiloop.
+**Score.** The log-odds of a box are ``ln(p / (1 - p))`` less those of ``threshold``. The score of a structure is the sum of
 
-The exterior loop adds nothing, so the structure without pairs scores 0. With a threshold of 0.5 this is the plain sum of
-log-odds: if boxes were right or wrong independently of each other, with the given probabilities, and what was not proposed
-with probability ``q``, then the structure of the highest score, with ``missing_loop = ln(q / (1 - q))``, would be the most
-probable one, for the product over its boxes of ``p`` and over all others of ``1 - p`` differs from ``exp(score)`` by a
-factor that all structures share. Boxes are not independent: those of one structure come together, and where a network
-hesitates between two structures it gives the boxes of both less than 0.5 although one of the two is right. A threshold below
-0.5 makes up for it.
+* the log-odds of each of its stems;
+* for the loop that each stem closes with its inner pair: the log-odds of the box of that hairpin or internal loop, or
+  ``missing_loop`` where that box was not proposed or the loop is a multiloop, which has no box;
+* ``branch`` for each stem that ends in a multiloop, the closing one included.
 
-**Which structures are allowed.** No base in two pairs, no crossing pairs, hairpin loops of ``min_hairpin`` unpaired bases
-or more, every stem one of the proposals and a maximal run of stacked pairs: two proposals directly on top of each other
-would be another, longer stem, with a box of its own. (Proposals that contain each other are separate candidates.)
+The exterior loop adds nothing, so the structure without pairs scores 0.
 
-**How it is found.** Stems are sorted by their 5' end. From the last to the first, ``V[s]`` is the best score of a
-structure whose only outermost stem is ``s``: inside lie a hairpin loop, one stem ``t`` behind an internal loop, or two or
-more stems. The last needs ``D[a, b]``, the best sum of ``V`` over a chain of stems side by side, not before base ``a``
-and not beyond base ``b``, for all ``b`` at once: ``D[a] = max(D[a + 1], V[t] + max(0, D[j_t + 1]))`` over the stems
-``t`` that begin at ``a``. Time and memory are quadratic in the number of stems (this is weighted interval scheduling
-inside each stem; compare the circle-graph recursion of Supowit 1987), with whole rows computed at a time.
+**Why log-odds.** Assume that boxes are right or wrong independently of each other, and loops that were not proposed right with
+probability ``q``. The probability of a structure is then the product of ``p`` over its boxes and of ``1 - p`` over all others.
+With ``threshold`` 0.5 and ``missing_loop = ln(q / (1 - q))`` that is ``exp(score)`` times a factor that all structures share:
+the structure of the highest score is the most probable one.
 
-**The k best.** Every structure has one derivation, and the tables give the best score that any unfinished derivation can
-still reach. A best-first search over derivations therefore meets the structures in descending order of their score.
+**Why a threshold below 0.5.** Boxes are not independent. A network that hesitates between two structures gives the boxes of
+both less than 0.5, although one of the two is right; a lower threshold lets the better one score above 0.
+
+**Algorithm.** Stems are sorted by their first base and treated from the last to the first. ``value[s]`` is the best score of a
+structure whose only outermost stem is ``s``. Inside ``s`` lies a hairpin loop, or one stem behind an internal loop, or a
+multiloop of two stems or more. For multiloops, ``branches[a, b]`` is the best sum of ``value`` over one stem or more side by
+side, none of which begins before the ``a``-th start or ends behind the ``b``-th end. It is the maximum of
+``branches[a + 1, b]`` and, over the stems ``t`` that begin at ``a``, of ``value[t]`` plus the best branches behind ``t``, if
+there are any. Time and memory are quadratic in the number of stems. This is weighted interval scheduling inside each stem;
+compare the recursion on circle graphs of Supowit (1987).
+
+**The k best.** Every structure has one derivation: the choices that lead to it. The tables say what score an unfinished
+derivation can still reach. A best-first search over unfinished derivations therefore meets the structures in descending order
+of their score.
 
 With ``crossing``, see :mod:`rna_s2.structures.crossing`.
 """
@@ -134,53 +137,56 @@ class _Choice:
 
 
 _Goal = tuple[str, int, int]
-"""What a derivation still has to fill: ``("outside", r, 0)`` any chain of stems from table row ``r`` on;
-``("inside", s, 0)`` what lies inside stem ``s``; ``("chain", r, c)`` one stem or more from row ``r`` on, up to column
-``c``, as branches of a multiloop."""
+"""What a derivation still has to fill: ``("outside", a, 0)`` any stems side by side from the ``a``-th start on;
+``("inside", s, 0)`` what lies inside stem ``s``; ``("branches", a, b)`` one stem or more from the ``a``-th start on, up to the
+``b``-th end, as branches of a multiloop."""
 
 _Link = tuple[int, int, int, "_Link"] | None
 """Stems, loops and counts chosen so far: the last choice and a link to those before it."""
 
 
 class _Nested:
-    """The dynamic programming of one sequence, and the search for its best structures."""
+    """The dynamic programming of one sequence, and the search for its best structures.
+
+    A start is one of the distinct first bases of stems, an end one of their distinct last bases; both are numbered in order.
+    """
 
     def __init__(self, stems: Candidates, options: DecodeOptions) -> None:
         self.stems = stems
         self.missing = options.missing_loop
         self.branch = options.branch
-        starts, self.row_of = np.unique(stems.i, return_inverse=True)
-        ends, column = np.unique(stems.j, return_inverse=True)
-        self.column = column + 1  # column c of the table: up to the c-th distinct end; column 0: before the first
-        self.first_of_row = np.searchsorted(stems.i, starts)
-        self.after = np.searchsorted(starts, stems.j, "right")  # first row of stems that begin behind this one
+        starts = np.unique(stems.i)
+        ends, end = np.unique(stems.j, return_inverse=True)
+        self.end = end + 1  # 1 for the first of the distinct ends; 0: before all of them
+        self.first_of_start = np.searchsorted(stems.i, starts)
+        self.after = np.searchsorted(starts, stems.j, "right")  # first start behind this one
         self.first_inside = np.searchsorted(stems.i, stems.x, "right")  # first stem that begins inside this one
-        self.bound = np.searchsorted(ends, stems.y, "left")  # column of the last base inside this one
+        self.bound = np.searchsorted(ends, stems.y, "left")  # number of ends inside this one
         self.value = np.full(len(stems), -np.inf)  # best score of a structure with this one outermost stem
-        self.chain = np.full((len(starts) + 1, len(ends) + 1), -np.inf)  # one stem or more, each with ``branch``
-        self.outside = np.zeros(len(starts) + 1)  # any chain from this row on, in the exterior loop
+        self.branches = np.full((len(starts) + 1, len(ends) + 1), -np.inf)  # one stem or more, each with ``branch``
+        self.outside = np.zeros(len(starts) + 1)  # any stems from this start on, in the exterior loop
         self._fill()
 
     def _fill(self) -> None:
         last = len(self.stems)
-        for row in range(len(self.first_of_row) - 1, -1, -1):
-            first = int(self.first_of_row[row])
-            chain = self.chain[row]
-            chain[:] = self.chain[row + 1]
-            best = self.outside[row + 1]
+        for start in range(len(self.first_of_start) - 1, -1, -1):
+            first = int(self.first_of_start[start])
+            branches = self.branches[start]
+            branches[:] = self.branches[start + 1]
+            best = self.outside[start + 1]
             for s in range(first, last):
                 one, more = self._inside(s)
                 within = self.stems.hairpin[s]
                 if len(one):
                     within = max(within, one.max(), more.max())
                 self.value[s] = value = self.stems.score[s] + within
-                column = int(self.column[s])
+                end = int(self.end[s])
                 after = int(self.after[s])
-                joined = np.maximum(self.chain[after, column:], 0.0)
+                joined = np.maximum(self.branches[after, end:], 0.0)
                 joined += value + self.branch
-                np.maximum(chain[column:], joined, out=chain[column:])
+                np.maximum(branches[end:], joined, out=branches[end:])
                 best = max(best, value + self.outside[after])
-            self.outside[row] = best
+            self.outside[start] = best
             last = first
 
     def _inside(self, s: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +207,7 @@ class _Nested:
             one[low - first: high - first] = self.value[low:high] + stems.loop_score[loop]
         low, high = stems.stacked[s].tolist()
         one[low - first: high - first] = -np.inf
-        more = inner + self.chain[self.after[first:], self.bound[s]]
+        more = inner + self.branches[self.after[first:], self.bound[s]]
         more += self.missing + 2.0 * self.branch  # of the closing stem and of the first inside; the others have theirs
         return one, more
 
@@ -278,17 +284,17 @@ class _Choices:
     def _stem(self, t: int, extra: float, goals: tuple[_Goal, ...], loop: int = NO_BOX, missing: int = 0) -> _Choice:
         return _Choice(t, loop, missing, self.table.stems.score[t] + extra, (("inside", t, 0), *goals))
 
-    # From row r on in the exterior loop: nothing (option 0), or the first stem and what follows it.
+    # From a start on in the exterior loop: nothing (option 0), or the first stem and what follows it.
 
-    def _outside_scores(self, row: int, _: int) -> np.ndarray:
+    def _outside_scores(self, start: int, _: int) -> np.ndarray:
         table = self.table
-        first = self._first(row)
+        first = self._first(start)
         return np.concatenate([[0.0], table.value[first:] + table.outside[table.after[first:]]])
 
-    def _outside_choice(self, row: int, _: int, option: int) -> _Choice:
+    def _outside_choice(self, start: int, _: int, option: int) -> _Choice:
         if option == 0:
             return _Choice(-1, NO_BOX, 0, 0.0, ())
-        t = self._first(row) + option - 1
+        t = self._first(start) + option - 1
         return self._stem(t, 0.0, (("outside", int(self.table.after[t]), 0),))
 
     # Inside stem s: a hairpin loop (option 0), one stem behind an internal loop, or the first stem of a multiloop.
@@ -305,29 +311,29 @@ class _Choices:
         more, t = divmod(option - 1, len(stems) - first)
         t += first
         if more:
-            chain = ("chain", int(table.after[t]), int(table.bound[s]))
-            return self._stem(t, table.missing + 2.0 * table.branch, (chain,), missing=1)
+            branches = ("branches", int(table.after[t]), int(table.bound[s]))
+            return self._stem(t, table.missing + 2.0 * table.branch, (branches,), missing=1)
         for loop in range(*stems.loops[s].tolist()):
             low, high = stems.loop_stems[loop].tolist()
             if low <= t < high:
                 return self._stem(t, stems.loop_score[loop], (), loop=int(stems.loop_box[loop]))
         return self._stem(t, table.missing, (), missing=1)
 
-    # A chain from row r on up to column c: the first stem as the last one, or with a chain behind it.
+    # Branches from a start on, up to an end: the first stem as the last one, or with further branches behind it.
 
-    def _chain_scores(self, row: int, column: int) -> np.ndarray:
+    def _branches_scores(self, start: int, end: int) -> np.ndarray:
         table = self.table
-        first = self._first(row)
-        alone = np.where(table.column[first:] <= column, table.value[first:] + table.branch, -np.inf)
-        return np.concatenate([alone, alone + table.chain[table.after[first:], column]])
+        first = self._first(start)
+        last = np.where(table.end[first:] <= end, table.value[first:] + table.branch, -np.inf)
+        return np.concatenate([last, last + table.branches[table.after[first:], end]])
 
-    def _chain_choice(self, row: int, column: int, option: int) -> _Choice:
+    def _branches_choice(self, start: int, end: int, option: int) -> _Choice:
         table = self.table
-        first = self._first(row)
+        first = self._first(start)
         more, t = divmod(option, len(table.stems) - first)
         t += first
-        return self._stem(t, table.branch, (("chain", int(table.after[t]), column),) if more else ())
+        return self._stem(t, table.branch, (("branches", int(table.after[t]), end),) if more else ())
 
-    def _first(self, row: int) -> int:
-        """The first stem of a table row; behind the last row, the number of stems."""
-        return int(self.table.first_of_row[row]) if row < len(self.table.first_of_row) else len(self.table.stems)
+    def _first(self, start: int) -> int:
+        """The first stem of a start; behind the last start, the number of stems."""
+        return int(self.table.first_of_start[start]) if start < len(self.table.first_of_start) else len(self.table.stems)

@@ -63,7 +63,7 @@ def _exact(
 def _mea(
     boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], seqs: Sequence[str], options: DecoderChoice
 ) -> list[list[Decoded]]:
-    pairing = _without_unsure_stems(boxes, probability, pairing, options.decoding.min_confidence)
+    pairing = _without_improbable_stems(boxes, probability, pairing, options.decoding.min_confidence)
     return _with_their_boxes(boxes, [
         maximum_expected_accuracy(of_row, seq, options.gamma, options.decoding.min_hairpin)[0]
         for of_row, seq in zip(pairing, seqs, strict=True)
@@ -74,7 +74,7 @@ def _energy(
     boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], seqs: Sequence[str], options: DecoderChoice
 ) -> list[list[Decoded]]:
     decoding = options.decoding
-    pairing = _without_unsure_stems(boxes, probability, pairing, decoding.min_confidence)
+    pairing = _without_improbable_stems(boxes, probability, pairing, decoding.min_confidence)
     unproposed = 0.0 if decoding.min_confidence else options.unproposed
     return _with_their_boxes(boxes, [
         least_energy(of_row, seq, options.evidence, unproposed, decoding.min_hairpin)
@@ -82,15 +82,15 @@ def _energy(
     ])
 
 
-def _without_unsure_stems(
+def _without_improbable_stems(
     boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], min_confidence: float
 ) -> Sequence[PairProbabilities]:
     """Base-pair probabilities as if stems below ``min_confidence`` had not been proposed."""
-    unsure = (boxes.type == STEM) & (probability < min_confidence)
-    if not unsure.any():
+    improbable = (boxes.type == STEM) & (probability < min_confidence)
+    if not improbable.any():
         return pairing
-    sure = np.where(unsure, 0.0, probability)
-    return [base_pair_probabilities(boxes, sure, of_row.length, row=row) for row, of_row in enumerate(pairing)]
+    kept = np.where(improbable, 0.0, probability)
+    return [base_pair_probabilities(boxes, kept, of_row.length, row=row) for row, of_row in enumerate(pairing)]
 
 
 def _with_their_boxes(boxes: Boxes, found: list[np.ndarray]) -> list[list[Decoded]]:

@@ -19,7 +19,7 @@ PairRule = Literal["sum", "max", "any"]
 
 @dataclass(frozen=True)
 class PairProbabilities:
-    """Base-pair probabilities of one sequence, those above 0 alone.
+    """Base-pair probabilities of one sequence: those above 0.
 
     Attributes:
         length: bases.
