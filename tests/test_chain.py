@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline import structure_prediction as chain
 from rna_s2.pipeline.open_models import ModelOptions, open_models, overlaid
 from rna_s2.pipeline.structure_prediction import (
     Models,
     PipelineOptions,
+    chunks,
     free_energy,
     load_pipeline,
     predict,
+    predict_each,
     save_pipeline,
     top_proposals,
 )
@@ -139,9 +140,9 @@ def test_sequences_are_read_a_chunk_ahead_and_no_further():
             taken.append(n)
             yield formats.SequenceRecord(str(n), "GGGAAACCC")
 
-    stream = chain.predict_each(endless(), MODELS, EVERY_CELL.model_copy(update={"chunk": 5}))
+    stream = predict_each(endless(), MODELS, EVERY_CELL.model_copy(update={"chunk": 5}))
     assert next(stream).name == "0" and len(taken) == 6
-    few_cells = [len(c) for c in chain.chunks([formats.SequenceRecord("", "A" * 1500)] * 4, 64)]
+    few_cells = [len(c) for c in chunks([formats.SequenceRecord("", "A" * 1500)] * 4, 64)]
     assert few_cells == [1, 1, 1, 1]
 
 

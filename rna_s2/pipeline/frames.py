@@ -1,4 +1,4 @@
-"""The chain from DataFrame to DataFrame, as it is served."""
+"""Structure prediction from DataFrame to DataFrame, as it is served."""
 
 from __future__ import annotations
 

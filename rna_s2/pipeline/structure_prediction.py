@@ -106,7 +106,10 @@ def predict(
     """
     out = Predictions([], [])
     for result in progress(predict_each(sequences, Models(s1, s2), options or PipelineOptions())):
-        (out.records if isinstance(result, Prediction) else out.failures).append(result)
+        if isinstance(result, Prediction):
+            out.records.append(result)
+        else:
+            out.failures.append(result)
     return out
 
 
@@ -186,7 +189,7 @@ def failure_reason(error: Exception) -> str:
 
 def _predict_chunk(
     records: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
-) -> list[Prediction]:
+) -> list[Prediction | Failure]:
     frame = pd.DataFrame({"seq": pd.Series([r.seq for r in records], dtype="str")})
     table = BoxTable(
         frame, Boxes.empty(len(frame)), None, Ragged.empty(0), Ragged.empty(0), source="the sequences"
@@ -203,7 +206,7 @@ def _predict_chunk(
         lengths = table.lengths
         pairing = [base_pair_probabilities(boxes, scores, int(n), row=row) for row, n in enumerate(lengths)]
         decoded = decode_structures(boxes, scores, pairing, [r.seq for r in records], options)
-        results = []
+        results: list[Prediction | Failure] = []
         for row, (start, end) in enumerate(pairwise(boxes.offsets.tolist())):
             record, found = records[row], decoded[row]
             chosen = np.zeros(end - start, bool)
