@@ -216,7 +216,7 @@ def test_known_structures_from_an_s1_table(tmp_path):
     with pytest.raises(UserError, match="has no column one_idx"):
         read_known(str(tmp_path / "bare.pkl.gz"))
     (tmp_path / "x.txt").write_text("")
-    with pytest.raises(UserError, match=r"x\.txt: the format of a structure file is told by its name"):
+    with pytest.raises(UserError, match=r"x\.txt: the name of a structure file must end in one of"):
         read_known(str(tmp_path / "x.txt"))
 
 
