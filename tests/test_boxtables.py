@@ -26,11 +26,9 @@ from rna_s2.boxtables.table import BoundingBoxes, BoxTable
 from rna_s2.boxtables.write import write_rejects, write_table
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
+from tests.real_data import PANDAS_1_TABLES, PARQUET_TABLES, PICKLED_TABLES, SHIPPED, name_of
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-OLD = Path(__file__).parent / "data" / "pandas1_hand_made.pkl.gz"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the development tables are not beside this checkout")
+OLD = SHIPPED / "pandas1_hand_made.pkl.gz"
 
 TYPE_OF = {"stem": STEM, "bulge": ILOOP, "internal_loop": ILOOP, "iloop": ILOOP, "hairpin_loop": HLOOP, "hloop": HLOOP}
 
@@ -167,19 +165,19 @@ def test_known_answer() -> None:
     assert table.lengths.tolist() == [11, 10, 4]
 
 
-@needs_data
-def test_development_pickle_and_parquet_are_the_same_table() -> None:
-    pickled = read_table(DATA / "debug_s1_pred_len20_200_100.pkl.gz")
-    parquet = read_table(DATA / "debug_s1_pred_len20_200_100.parquet")
+@pytest.mark.parametrize(("pickle_path", "parquet_path"), [*zip(PICKLED_TABLES, PARQUET_TABLES, strict=True)], ids=name_of)
+def test_development_pickle_and_parquet_are_the_same_table(pickle_path: Path, parquet_path: Path) -> None:
+    pickled = read_table(pickle_path)
+    parquet = read_table(parquet_path)
+    assert pickled.table.rows == len(pd.read_parquet(parquet_path)) >= 36
     assert len(pickled.rejects) == len(parquet.rejects) == 0
     assert_same(pickled.table, parquet.table)
     assert pickled.table.digest != parquet.table.digest
-    assert_reads(pickled.table, pd.read_pickle(DATA / "debug_s1_pred_len20_200_100.pkl.gz"))  # noqa: S301 - our own file
+    assert_reads(pickled.table, pd.read_pickle(pickle_path))  # noqa: S301 - our own file
 
 
-@needs_data
-def test_development_pickle_of_pandas_1() -> None:
-    path = DATA / "pandas1_debug_s1_pred_30.pkl.gz"
+@pytest.mark.parametrize("path", PANDAS_1_TABLES, ids=name_of)
+def test_development_pickle_of_pandas_1(path: Path) -> None:
     table = read_table(path).table
     assert table.frame.index.tolist() == list(range(1000, 1030))
     assert_reads(table, pd.read_pickle(path))  # noqa: S301 - our own file

@@ -20,9 +20,9 @@ from rna_s2.s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes,
 from rna_s2.s2.features import GEOMETRY as GEOMETRY_NAMES
 from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 from tests.box_strategies import pruned_tables
+from tests.real_data import PANDAS_1_TABLES, PARQUET_TABLES, name_of
 from tests.reference import TYPES, features_row, is_trained_on, rows_of, table_of
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 KINDS = ("baseline", "s1_features", "sequence_encoding", "shuffle_label")
 A, C, G, T, N = [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]
 
@@ -102,11 +102,8 @@ def test_agrees_with_the_reference_on_random_tables(rows: list[dict], kind: str,
     assert_agrees(table_of(rows), kind, keep_partial, seed)
 
 
-@pytest.mark.parametrize("name", ["debug_s1_pred_len20_200_100.parquet", "pandas1_debug_s1_pred_30.pkl.gz"])
-def test_agrees_with_the_reference_on_real_tables(name: str) -> None:
-    path = SHARED_DATA / name
-    if not path.exists():
-        pytest.skip(f"the real table {name} is not here")
+@pytest.mark.parametrize("path", [*PARQUET_TABLES, *PANDAS_1_TABLES], ids=name_of)
+def test_agrees_with_the_reference_on_real_tables(path: Path) -> None:
     table = prune(read_table(path).table, REFERENCE_RULES).table
     for kind in KINDS:
         for keep_partial in (False, True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,10 +33,7 @@ from rna_s2.rna.formats import (
     structure_format,
 )
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket
-
-KNOWN_STRUCTURES = (
-    Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "known_structures_archiveII_half.csv.gz"
-)
+from tests.real_data import KNOWN_STRUCTURES, SHIPPED, name_of
 
 
 def structure(name, seq, text, **more):
@@ -365,10 +361,10 @@ def test_the_ending_of_a_file_says_its_format(tmp_path):
         read_structures(tmp_path / "x.txt")
 
 
-@pytest.mark.skipif(not KNOWN_STRUCTURES.exists(), reason="the file of known structures is not on this machine")
-def test_the_file_of_known_structures_is_read_whole():
-    got = read_structures(KNOWN_STRUCTURES)
-    assert (len(got.records), got.rejected) == (1669, [])
+@pytest.mark.parametrize("path", KNOWN_STRUCTURES, ids=name_of)
+def test_the_file_of_known_structures_is_read_whole(path):
+    got = read_structures(path)
+    assert (len(got.records), got.rejected) == (36 if path.parent == SHIPPED else 1669, [])
     assert {record.family for record in got.records} >= {"tRNA", "5s"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,10 +22,7 @@ from rna_s2.rna.pairs import (
     target_boxes,
     to_dot_bracket,
 )
-
-DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-DEBUG_TABLE = DATA / "debug_s1_pred_len20_200_100.parquet"
-KNOWN_STRUCTURES = DATA / "known_structures_archiveII_half.csv.gz"
+from tests.real_data import KNOWN_STRUCTURES, PARQUET_TABLES, SHIPPED, name_of
 
 NESTED = st.recursive(
     st.text(".", max_size=4),
@@ -237,9 +233,10 @@ def test_structures_folded_by_viennarna_make_the_round_trip():
         assert to_dot_bracket(pairs_of_boxes(loop_boxes(from_dot_bracket(structure))), len(seq)) == structure
 
 
-@pytest.mark.skipif(not DEBUG_TABLE.exists(), reason="the table of 100 real rows is not on this machine")
-def test_decomposition_gives_the_bounding_boxes_of_a_real_table():
-    table = pd.read_parquet(DEBUG_TABLE)
+@pytest.mark.parametrize("path", PARQUET_TABLES, ids=name_of)
+def test_decomposition_gives_the_bounding_boxes_of_a_real_table(path):
+    table = pd.read_parquet(path)
+    assert len(table) >= 36
     for one_idx, given_boxes in zip(table["one_idx"], table["bounding_boxes"], strict=True):
         want = sorted(
             (TARGET_TYPE_CODES[b["type"]], b["x"], b["y"] + b["siz_y"] - 1, b["siz_x"], b["siz_y"]) for b in given_boxes
@@ -247,10 +244,10 @@ def test_decomposition_gives_the_bounding_boxes_of_a_real_table():
         assert loop_boxes(as_pairs(*one_idx)) == want
 
 
-@pytest.mark.skipif(not KNOWN_STRUCTURES.exists(), reason="the file of known structures is not on this machine")
-def test_known_structures_make_the_round_trip_without_their_pseudoknots():
+@pytest.mark.parametrize("path", KNOWN_STRUCTURES, ids=name_of)
+def test_known_structures_make_the_round_trip_without_their_pseudoknots(path):
     knotted = 0
-    for text in pd.read_csv(KNOWN_STRUCTURES)["structure"]:
+    for text in pd.read_csv(path)["structure"]:
         pairs = from_dot_bracket(text)
         kept, removed = remove_pseudoknots(pairs)
         knotted += len(removed) > 0
@@ -258,7 +255,7 @@ def test_known_structures_make_the_round_trip_without_their_pseudoknots():
         assert loop_boxes(kept) == slow_boxes(kept)
         assert np.array_equal(pairs_of_boxes(loop_boxes(kept)), kept)
         assert np.array_equal(from_dot_bracket(to_dot_bracket(pairs, len(text))), pairs)
-    assert knotted > 400
+    assert knotted > (12 if path.parent == SHIPPED else 400)
 
 
 def test_a_pseudoknot_has_no_decomposition():

@@ -16,9 +16,9 @@ from rna_s2.boxtables.table import BoxTable
 from rna_s2.pruning import rules as pruning
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, Rule, prune
 from tests.box_strategies import tables
+from tests.real_data import REAL_TABLES, name_of
 from tests.reference import TYPES, prune_row, rows_of, table_of
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OFF = {"min_pixel_pred": 0, "min_prob": 0.0}
 """Keeps every box whatever its confidence."""
 RULE_NAMES = [rule.name for rule in pruning.RULES]
@@ -94,13 +94,8 @@ def test_pruning_twice_changes_nothing(rows: list[dict], rules: PruningRules) ->
     assert twice.counts["dropped"].sum() == 0
 
 
-@pytest.mark.parametrize("name", [
-    "debug_s1_pred_len20_200_100.parquet", "debug_s1_pred_len20_200_100.pkl.gz", "pandas1_debug_s1_pred_30.pkl.gz"
-])
-def test_agrees_with_the_reference_on_real_tables(name: str) -> None:
-    path = SHARED_DATA / name
-    if not path.exists():
-        pytest.skip(f"the real table {name} is not here")
+@pytest.mark.parametrize("path", REAL_TABLES, ids=name_of)
+def test_agrees_with_the_reference_on_real_tables(path: Path) -> None:
     real = read_table(path).table
     strict = PruningRules(drop_lower_triangle=True, drop_isolated_loops=True, max_len=150, discard_ns_stem=True)
     closed = PruningRules(drop_unclosed_loops=True)

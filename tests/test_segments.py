@@ -34,9 +34,8 @@ from rna_s2.s1.segments import (
     segment_table,
     structure_table,
 )
+from tests.real_data import PARQUET_TABLES, name_of
 
-ROOT = Path(__file__).resolve().parent.parent
-DEBUG_TABLE = ROOT.parent / "shared" / "data" / "debug_s1_pred_len20_200_100.parquet"
 KT = 0.0019872 * 310.15
 """kcal/mol at 37 degrees."""
 
@@ -145,9 +144,10 @@ def test_the_number_of_workers_changes_nothing():
     assert one[5] == fold(seqs[5])
 
 
-@pytest.mark.skipif(not DEBUG_TABLE.exists(), reason="the table of 100 real rows is not on this machine")
-def test_folds_are_those_of_a_real_table():
-    table = pd.read_parquet(DEBUG_TABLE).iloc[:50]
+@pytest.mark.parametrize("path", PARQUET_TABLES, ids=name_of)
+def test_folds_are_those_of_a_real_table(path):
+    table = pd.read_parquet(path).iloc[:50]
+    assert len(table) >= 36
     for seq, one_idx, energy in zip(table["seq"], table["one_idx"], table["fe"], strict=True):
         folded = fold(seq)
         assert np.array_equal(from_dot_bracket(folded.structure), as_pairs(*one_idx))
