@@ -1,4 +1,4 @@
-"""S1 tables: what is read, what is written, and what is told about bad input."""
+"""S1 tables: what is read, what is written, and what is said about bad input."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rna_s2.boxtables.columns import pairs_from_arrow, records_from_arrow
+from rna_s2.boxtables import schema
+from rna_s2.boxtables.columns import Faults, ListColumn, Lists, pairs_from_arrow
 from rna_s2.boxtables.read import read_table, table_from_frame
 from rna_s2.boxtables.schema import COORDINATES, PROBABILITIES
-from rna_s2.boxtables.table import BoundingBoxes, BoxTable
+from rna_s2.boxtables.table import BoundingBoxes, BoxTable, Ragged
 from rna_s2.boxtables.write import write_rejects, write_table
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
@@ -203,14 +204,14 @@ prob_lists = st.one_of(st.none(), st.lists(chances, max_size=3))
 
 @st.composite
 def proposal(draw: st.DrawFn) -> dict[str, Any]:
-    drawn = {name: draw(st.integers(-3, 30)) for name in ("bb_x", "bb_y")}
-    drawn |= {name: draw(st.integers(1, 9)) for name in ("siz_x", "siz_y")}
+    fields = {name: draw(st.integers(-3, 30)) for name in ("bb_x", "bb_y")}
+    fields |= {name: draw(st.integers(1, 9)) for name in ("siz_x", "siz_y")}
     for name in PROBABILITIES:
         if draw(st.booleans()):
-            drawn[name] = draw(prob_lists)
+            fields[name] = draw(prob_lists)
     if draw(st.booleans()):
-        drawn["n_proposal_norm_sm"] = draw(st.one_of(chances, st.integers(0, 5), st.none()))
-    return drawn
+        fields["n_proposal_norm_sm"] = draw(st.one_of(chances, st.integers(0, 5), st.none()))
+    return fields
 
 
 @st.composite
@@ -370,21 +371,26 @@ def test_frames_of_a_request_numbers_as_floats_and_arrays() -> None:
 # Arrow in every shape.
 
 
+def unchecked(numbers: tuple[str, ...], **more: Any) -> ListColumn:
+    return ListColumn("c", numbers, check=lambda *_: None, of_table=lambda _: None, **more)
+
+
+
 def test_slices_chunks_and_nulls_of_arrow_columns() -> None:
     rows = [
         [{"bb_x": 1, "p": [0.5, None]}, {"bb_x": None, "p": None}], None, [], [{"bb_x": 2, "p": []}, None],
         [{"bb_x": 3, "p": [0.1]}],
     ]
-    kind = pa.list_(pa.struct([("bb_x", pa.int32()), ("p", pa.list_(pa.float32()))]))
-    whole = pa.array(rows, kind)
+    arrow_type = pa.list_(pa.struct([("bb_x", pa.int32()), ("p", pa.list_(pa.float32()))]))
+    whole = pa.array(rows, arrow_type)
     for array, expected in (
         (pa.chunked_array([whole]), rows),
         (pa.chunked_array([whole.slice(1, 3)]), rows[1:4]),
         (pa.chunked_array([whole.slice(3), whole.slice(0, 2), whole.slice(2, 0)]), rows[3:] + rows[:2]),
-        (pa.chunked_array([whole.cast(pa.large_list(kind.value_type))]), rows),
-        (pa.chunked_array([], kind), []),
+        (pa.chunked_array([whole.cast(pa.large_list(arrow_type.value_type))]), rows),
+        (pa.chunked_array([], arrow_type), []),
     ):
-        got = records_from_arrow(array, "c", "t", numbers=("bb_x", "bb_y"), ragged=("p", "q"))
+        got = unchecked(("bb_x", "bb_y"), ragged=("p", "q")).from_arrow(array, "t")
         boxes = [one or {} for row in expected for one in row or []]
         assert got.lengths.tolist() == [len(row or []) for row in expected]
         np.testing.assert_array_equal(
@@ -401,10 +407,35 @@ def test_slices_chunks_and_nulls_of_arrow_columns() -> None:
 
 def test_arrow_columns_of_nulls() -> None:
     for array in (pa.chunked_array([pa.nulls(3)]), pa.chunked_array([pa.array([[], None, []])])):
-        got = records_from_arrow(array, "c", "t", numbers=COORDINATES, ragged=PROBABILITIES)
+        got = unchecked(COORDINATES, ragged=PROBABILITIES).from_arrow(array, "t")
         assert got.lengths.tolist() == [0, 0, 0] and got.records == 0
     present, halves, partners = pairs_from_arrow(pa.chunked_array([pa.nulls(2)]), "one_idx", "t")
     assert (present.tolist(), halves.tolist(), len(partners)) == ([False, False], [0, 0], 0)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.pkl.gz"])
+def test_a_declared_column_is_read_checked_and_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Lists] = []
+
+    def check(lists: Lists, lengths: np.ndarray, column: str, faults: Faults) -> None:
+        read.append(lists)
+        row = np.repeat(np.arange(len(lengths)), lists.lengths)
+        faults.add_where(lists.numbers["at"] >= lengths[row], row, column, lambda k: f"{lists.numbers['at'][k]:.0f} is outside")
+
+    weights = Ragged(np.array([0.5, 0.25, 1.0]), np.array([0, 2, 2, 3]))
+    labels = np.array(["a", "b", "c"], object)
+    sites = Lists(np.array([2, 0, 1]), {"at": np.array([1, 4, 4])}, {"weights": weights}, {"label": labels})
+    declared = ListColumn("sites", ("at",), check, lambda table: sites, ragged=("weights",), names=("label",))
+    monkeypatch.setitem(schema.COLUMNS, "sites", declared)
+
+    write_table(table_from_frame(small_frame(), require_targets=True).table, tmp_path / name)
+    result = read_table(tmp_path / name)
+    assert "sites" not in result.table.frame
+    (got,) = read
+    assert got.lengths.tolist() == [2, 0, 1] and got.numbers["at"].tolist() == [1, 4, 4]
+    assert got.ragged["weights"].values.tolist() == [0.5, 0.25, 1] and got.ragged["weights"].offsets.tolist() == [0, 2, 2, 3]
+    assert got.names["label"].tolist() == ["a", "b", "c"]
+    assert result.rejects[["row", "column", "reason"]].values.tolist() == [[2, "sites", "4 is outside"]]
 
 
 def test_a_parquet_file_of_several_row_groups_and_no_pandas_metadata(tmp_path: Path) -> None:
@@ -453,7 +484,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return {name: (folder / f"bad file {name}", reason) for name, (_, reason) in contents.items()}
 
 
-def test_bad_files_are_told_in_one_line(tmp_path: Path) -> None:
+def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
     for name, (path, reason) in bad_files(tmp_path).items():
         with pytest.raises(UserError, match=reason) as caught:
             read_table(path)
@@ -581,14 +612,14 @@ def test_a_row_with_several_faults_is_listed_once_and_a_fault_in_every_row_too(c
 
 
 def test_bad_rows_of_parquet_are_rejected_as_those_of_pickles(tmp_path: Path) -> None:
-    kind = pa.list_(
+    arrow_type = pa.list_(
         pa.struct([*((c, pa.float64()) for c in COORDINATES), *((p, pa.list_(pa.float64())) for p in PROBABILITIES)])
     )
     cells = [[box()], [box(siz_x=0.0)], [box(bb_x=None)], [None], [box(prob_sm=[2.0])], [box(prob_sl=[None])], None]
     rows = len(cells)
     seq = ["ACGUACGUACGU"] * rows
     columns = {"seq": seq, "bounding_boxes": [[]] * rows, "bb_iloop": [None] * rows, "bb_hloop": [[]] * rows}
-    pq.write_table(pa.table({**columns, "bb_stem": pa.array(cells, kind)}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({**columns, "bb_stem": pa.array(cells, arrow_type)}), tmp_path / "t.parquet")
     parquet = read_table(tmp_path / "t.parquet")
     assert parquet.rejects["row"].tolist() == [1, 2, 3, 4, 5]
     memory = table_from_frame(

@@ -214,13 +214,13 @@ def test_states_set_on_functions_and_classes_change_nothing() -> None:
 
 def test_no_stand_in_is_a_live_function_or_class_of_another_package() -> None:
     for name, stand_in in STAND_INS.items():
-        kind = stand_in if isinstance(stand_in, type) else type(stand_in)
-        assert stand_in is None or kind.__module__ == "rna_s2.boxtables.unpickle", name
+        inert = stand_in if isinstance(stand_in, type) else type(stand_in)
+        assert stand_in is None or inert.__module__ == "rna_s2.boxtables.unpickle", name
         assert stand_in not in vars(builtins).values() or stand_in is None
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"seq": "ACGU"}, "text", None, pd.Index(["a"]), pd.Series([1]), np.arange(3)])
-def test_a_pickle_of_something_else_is_told(value: object) -> None:
+def test_a_pickle_of_something_else_is_named(value: object) -> None:
     with pytest.raises(UserError, match="not a pandas DataFrame"):
         unpickle(pickle.dumps(value))
 

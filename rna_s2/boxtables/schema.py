@@ -1,36 +1,46 @@
 """Columns of an S1 prediction table, their types, and the checks of their content.
 
-A fault of a whole file is a :class:`rna_s2.options.errors.UserError`; a fault of one row is noted in :class:`Faults` and the row
-goes to the rejects. The checks work on columns (:class:`Lists`), never on single boxes.
+Each column of lists is declared once, in :data:`COLUMNS`: reading and writing go by that. A fault of a whole file is a
+:class:`rna_s2.options.errors.UserError`; a fault of one row is noted in :class:`rna_s2.boxtables.columns.Faults` and the
+row goes to the rejects. The checks work on columns (:class:`rna_s2.boxtables.columns.Lists`), never on single boxes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from rna_s2.boxtables.table import STRUCTURE_NAMES, Ragged
+from rna_s2.boxtables.columns import (
+    Cells,
+    Faults,
+    ListColumn,
+    Lists,
+    concatenate_ragged,
+    is_missing,
+    offsets_of,
+    type_name,
+    wrong_content,
+)
+from rna_s2.boxtables.table import STRUCTURE_NAMES, BoundingBoxes, BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import BOX_COLUMNS, ragged_take
+from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes, ragged_take, top_left
 
 SEQ = "seq"
 ONE_IDX = "one_idx"
 BOUNDING_BOXES = "bounding_boxes"
 DF_TARGET = "df_target"
-LIST_COLUMNS: tuple[str, ...] = (*BOX_COLUMNS, BOUNDING_BOXES, DF_TARGET)
-"""Columns that hold a list of boxes per row; they leave the frame for columnar form."""
+TARGET_COLUMNS: tuple[str, ...] = (BOUNDING_BOXES, DF_TARGET)
+"""Columns that hold the target structure's boxes; the first that is there is read."""
 
 COORDINATES: tuple[str, ...] = ("bb_x", "bb_y", "siz_x", "siz_y")
 PROBABILITIES: tuple[str, ...] = ("prob_sm", "prob_sl")
 TOP_LEFT: tuple[str, ...] = ("x", "y", "siz_x", "siz_y")
 STRUCTURE_NAME = "type"
 TARGET_TYPE = "bb_type"
-
-REJECT_COLUMNS: tuple[str, ...] = ("row", "index", "column", "reason")
 
 ALPHABET = "ACGTUN"
 _LEGAL_CODE = np.zeros(128, bool)
@@ -40,94 +50,6 @@ COORDINATE_LIMIT = 2**30
 """Coordinates and sizes stay below this, so that a corner plus a size still fits int32."""
 
 ONE_IDX_ARROW = pa.list_(pa.list_(pa.int64()))
-BOUNDING_BOXES_ARROW = pa.list_(
-    pa.struct([*((name, pa.int64()) for name in TOP_LEFT), (STRUCTURE_NAME, pa.string())])
-)
-DF_TARGET_ARROW = pa.list_(pa.struct([*((name, pa.int64()) for name in COORDINATES), (TARGET_TYPE, pa.string())]))
-
-
-def proposals_arrow(extra: Sequence[str]) -> pa.DataType:
-    """Arrow type of a box list column whose boxes have these further numbers."""
-    return pa.list_(
-        pa.struct(
-            [
-                *((name, pa.int64()) for name in COORDINATES),
-                *((name, pa.list_(pa.float64())) for name in PROBABILITIES),
-                *((name, pa.float64()) for name in extra),
-            ]
-        )
-    )
-
-
-@dataclass(frozen=True)
-class Lists:
-    """A column of lists of records, unchecked.
-
-    Attributes:
-        lengths: ``(rows,)`` int64: records per row.
-        numbers: each ``(records,)`` float64, NaN where absent, null or not a number.
-        ragged: lists of numbers per record, NaN where null or not a number.
-        names: texts per record, each ``(records,)`` object, None where absent.
-    """
-
-    lengths: np.ndarray
-    numbers: dict[str, np.ndarray]
-    ragged: dict[str, Ragged] = field(default_factory=dict)
-    names: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """``(rows + 1,)`` int64."""
-        return offsets_of(self.lengths)
-
-    @property
-    def records(self) -> int:
-        """Number of records of all rows."""
-        return int(self.lengths.sum())
-
-    def take_rows(self, rows: np.ndarray) -> Lists:
-        """The lists of the given rows (``(k,)`` int), in the order given."""
-        index, offsets = ragged_take(self.offsets, rows)
-        return Lists(
-            np.diff(offsets),
-            {name: values[index] for name, values in self.numbers.items()},
-            {name: values.take(index) for name, values in self.ragged.items()},
-            {name: values[index] for name, values in self.names.items()},
-        )
-
-
-def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """``(n + 1,)`` int64 offsets of lists of these lengths (``(n,)``)."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-class Faults:
-    """The first fault of each row that has one."""
-
-    def __init__(self) -> None:
-        self._first: dict[int, tuple[str, str]] = {}
-
-    def add(self, row: int, column: str, reason: str) -> None:
-        """Notes a fault of a row, unless it has one already."""
-        self._first.setdefault(int(row), (column, reason))
-
-    def add_where(self, bad: np.ndarray, row: np.ndarray, column: str, reason: Callable[[int], str]) -> None:
-        """Notes ``reason(k)`` for the first entry ``k`` of each row with ``bad[k]``; ``row[k]`` is the entry's row."""
-        where = np.flatnonzero(bad)
-        rows, first = np.unique(row[where], return_index=True)
-        for one_row, k in zip(rows.tolist(), where[first].tolist(), strict=True):
-            self.add(one_row, column, reason(k))
-
-    def kept(self, rows: int) -> np.ndarray:
-        """``(k,)`` int64: the rows of ``0 .. rows-1`` without a fault."""
-        keep = np.ones(rows, bool)
-        keep[list(self._first)] = False
-        return np.flatnonzero(keep)
-
-    def rejects(self, index: pd.Index) -> pd.DataFrame:
-        """One line per row with a fault, in the table's order: columns row, index, column, reason."""
-        lines = [(row, index[row], *self._first[row]) for row in sorted(self._first)]
-        return pd.DataFrame(lines, columns=list(REJECT_COLUMNS)).astype({"row": np.int64})
 
 
 def check_columns(
@@ -151,7 +73,7 @@ def check_columns(
         raise UserError(f"{source}: a column name stands twice; the table has: {shown}")
 
 
-def check_sequences(cells: Sequence[object], source: str, faults: Faults) -> np.ndarray:
+def check_sequences(cells: Cells, source: str, faults: Faults) -> np.ndarray:
     """The column ``seq`` checked: texts over A C G T U N in any case.
 
     Returns:
@@ -164,30 +86,30 @@ def check_sequences(cells: Sequence[object], source: str, faults: Faults) -> np.
     absent = np.fromiter((is_missing(cell) for cell in cells), bool, len(cells))
     other = np.flatnonzero(~is_text & ~absent)
     if len(other) and not is_text.any():
-        raise wrong_kind(source, SEQ, "the sequence as text", int(other[0]), cells[other[0]])
-    for row in other:
-        faults.add(row, SEQ, f"holds {_kind(cells[row])}, not the sequence as text")
-    for row in np.flatnonzero(absent):
+        raise wrong_content(source, SEQ, "the sequence as text", int(other[0]), cells[other[0]])
+    for row in other.tolist():
+        faults.add(row, SEQ, f"holds {type_name(cells[row])}, not the sequence as text")
+    for row in np.flatnonzero(absent).tolist():
         faults.add(row, SEQ, "the sequence is missing")
     texts = [cell if isinstance(cell, str) else "" for cell in cells]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    for row in np.flatnonzero((lengths == 0) & is_text):
+    for row in np.flatnonzero((lengths == 0) & is_text).tolist():
         faults.add(row, SEQ, "the sequence is empty")
     # surrogatepass: a lone surrogate is one more illegal base, not an encoding error
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     legal = (codes < len(_LEGAL_CODE)) & _LEGAL_CODE[np.minimum(codes, len(_LEGAL_CODE) - 1)]
     row_of = np.repeat(np.arange(len(texts)), lengths)
     starts = offsets_of(lengths)
-    faults.add_where(
-        ~legal, row_of, SEQ,
-        lambda k: (
-            f"base {chr(codes[k])!r} at position {k - starts[row_of[k]]} (from 0) is none of {' '.join(ALPHABET)}"
-        ),
-    )
+
+    def reason(k: int) -> str:
+        place = k - starts[row_of[k]]
+        return f"base {chr(int(codes[k]))!r} at position {place} (from 0) is none of {' '.join(ALPHABET)}"
+
+    faults.add_where(~legal, row_of, SEQ, reason)
     return lengths
 
 
-def check_proposals(lists: Lists, column: str, faults: Faults) -> None:
+def check_proposals(lists: Lists, lengths: np.ndarray, column: str, faults: Faults) -> None:
     """Boxes of one type: whole coordinates within bounds, sizes of at least 1, probabilities in 0..1.
 
     A box that runs out of the map is no fault: pruning drops it.
@@ -197,13 +119,12 @@ def check_proposals(lists: Lists, column: str, faults: Faults) -> None:
     for name in PROBABILITIES:
         ragged = lists.ragged[name]
         box_of = np.repeat(np.arange(len(ragged)), ragged.lengths)
-        faults.add_where(
-            ~((ragged.values >= 0) & (ragged.values <= 1)), row_of[box_of], column,
-            lambda k, ragged=ragged, box_of=box_of, name=name: (
-                f"box {place[box_of[k]]} (from 0): a value of {name} is "
-                f"{_shown(ragged.values[k], 'missing or NaN')}; a probability is between 0 and 1"
-            ),
-        )
+
+        def reason(k: int, name: str = name, ragged: Ragged = ragged, box_of: np.ndarray = box_of) -> str:
+            value = _shown(ragged.values[k], "missing or NaN")
+            return f"box {place[box_of[k]]} (from 0): a value of {name} is {value}; a probability is between 0 and 1"
+
+        faults.add_where(~((ragged.values >= 0) & (ragged.values <= 1)), row_of[box_of], column, reason)
 
 
 def check_bounding_boxes(lists: Lists, lengths: np.ndarray, column: str, faults: Faults) -> None:
@@ -308,15 +229,112 @@ def _shown(value: float, missing: str) -> str:
     return missing if np.isnan(value) else f"{value:.15g}"
 
 
-def is_missing(cell: object) -> bool:
-    """Whether a cell is None, NaN or NA."""
-    return cell is None or cell is pd.NA or (isinstance(cell, float) and cell != cell)
+# Between columns and the columnar table
 
 
-def _kind(cell: object) -> str:
-    return "text" if isinstance(cell, str) else type(cell).__name__
+def _proposals_of(table: BoxTable, code: int) -> Lists:
+    """The proposals of one type; of the further numbers those that any of these boxes has."""
+    index = np.flatnonzero(table.proposals.type == code)
+    numbers = {name: getattr(table.proposals, name)[index] for name in COORDINATES}
+    further = {name: values[index] for name, values in table.extra.items()}
+    numbers |= {name: values for name, values in further.items() if not np.isnan(values).all()}
+    ragged = {name: getattr(table, name).take(index) for name in PROBABILITIES}
+    return Lists(table.proposals.counts()[:, code], numbers, ragged)
 
 
-def wrong_kind(source: str, column: str, wanted: str, row: int, cell: object) -> UserError:
-    """The error for a column that holds something else throughout."""
-    return UserError(f"{source}: column {column} must hold {wanted}; row {row} (from 0) holds {_kind(cell)}")
+def _bounding_boxes_of(table: BoxTable) -> Lists | None:
+    structures = table.bounding_boxes
+    if structures is None:
+        if table.targets is None:
+            return None
+        structures = BoundingBoxes.from_boxes(table.targets)
+    names = np.array(STRUCTURE_NAMES, object)[structures.name]
+    return Lists(np.diff(structures.offsets), {n: getattr(structures, n) for n in TOP_LEFT}, names={STRUCTURE_NAME: names})
+
+
+def _targets_of(table: BoxTable) -> Lists | None:
+    boxes = table.targets
+    if boxes is None:
+        return None
+    names = np.array(BOX_TYPES, object)[boxes.type]
+    return Lists(np.diff(boxes.offsets), {n: getattr(boxes, n) for n in COORDINATES}, names={TARGET_TYPE: names})
+
+
+def _top_left(targets: Lists) -> Lists:
+    """The content of ``df_target`` as that of ``bounding_boxes``."""
+    bb_x, bb_y, siz_x, siz_y = (targets.numbers[name] for name in COORDINATES)
+    return Lists(
+        targets.lengths,
+        dict(zip(TOP_LEFT, (*top_left(bb_x, bb_y, siz_y), siz_x, siz_y), strict=True)),
+        names={STRUCTURE_NAME: targets.names[TARGET_TYPE]},
+    )
+
+
+def _structure_record(entry: Any) -> dict[str, object]:
+    (x, y), (siz_x, siz_y), name = entry
+    return {"x": x, "y": y, "siz_x": siz_x, "siz_y": siz_y, STRUCTURE_NAME: name}
+
+
+def _structure_entry(record: dict[str, Any]) -> object:
+    return (record["x"], record["y"]), (record["siz_x"], record["siz_y"]), record[STRUCTURE_NAME]
+
+
+COLUMNS: dict[str, ListColumn] = {
+    column.name: column
+    for column in (
+        ListColumn(
+            BOUNDING_BOXES, TOP_LEFT, check_bounding_boxes, _bounding_boxes_of, names=(STRUCTURE_NAME,),
+            wanted="lists of local structures", dimensions=3, from_entry=_structure_record, to_entry=_structure_entry,
+            form="((x, y), (siz_x, siz_y), type)",
+        ),
+        *(
+            ListColumn(
+                name, COORDINATES, check_proposals, partial(_proposals_of, code=code), ragged=PROBABILITIES, extra=True
+            )
+            for code, name in enumerate(BOX_COLUMNS)
+        ),
+        ListColumn(
+            DF_TARGET, COORDINATES, lambda lists, *rest: check_bounding_boxes(_top_left(lists), *rest), _targets_of,
+            names=(TARGET_TYPE,),
+        ),
+    )
+}
+"""Columns that hold a list of records per row, in the order in which they are written; they leave the frame for columnar form.
+
+A further one is declared here, and gets an attribute of :class:`rna_s2.boxtables.table.BoxTable`, which
+:func:`table_parts` fills.
+"""
+
+
+def table_parts(lists: Mapping[str, Lists], rows: int) -> dict[str, Any]:
+    """What a :class:`BoxTable` of so many rows holds of its columns of lists, by the names of its attributes."""
+    structures = lists.get(BOUNDING_BOXES)
+    if DF_TARGET in lists:
+        structures = _top_left(lists[DF_TARGET])
+    bounding_boxes = None
+    if structures is not None:
+        x, y, siz_x, siz_y = (structures.numbers[name].astype(np.int32) for name in TOP_LEFT)
+        codes = structure_codes(structures.names[STRUCTURE_NAME])
+        bounding_boxes = BoundingBoxes(structures.offsets, x, y, siz_x, siz_y, codes)
+    targets = None if bounding_boxes is None else bounding_boxes.boxes()
+    proposals = [lists[name] if name in lists else COLUMNS[name].empty(rows) for name in BOX_COLUMNS]
+    return {**_merge(proposals), "bounding_boxes": bounding_boxes, "targets": targets}
+
+
+def _merge(proposals: Sequence[Lists]) -> dict[str, Any]:
+    """One list per type to boxes grouped by row and ordered by type, their probabilities and further numbers."""
+    row_of = np.concatenate([np.repeat(np.arange(len(lists.lengths)), lists.lengths) for lists in proposals])
+    order = np.argsort(row_of, kind="stable")
+
+    def merged(name: str) -> np.ndarray:
+        return np.concatenate([lists.numbers.get(name, np.full(lists.records, np.nan)) for lists in proposals])[order]
+
+    offsets = offsets_of(np.sum([lists.lengths for lists in proposals], axis=0))
+    types = np.repeat(np.arange(len(proposals)), [lists.records for lists in proposals])[order]
+    bb_x, bb_y, siz_x, siz_y = (merged(name).astype(np.int32) for name in COORDINATES)
+    further = dict.fromkeys(name for lists in proposals for name in lists.numbers if name not in COORDINATES)
+    return {
+        "proposals": Boxes(offsets, types, bb_x, bb_y, siz_x, siz_y),
+        "extra": {name: merged(name) for name in further},
+        **{name: concatenate_ragged([lists.ragged[name] for lists in proposals]).take(order) for name in PROBABILITIES},
+    }

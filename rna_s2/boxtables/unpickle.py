@@ -41,6 +41,8 @@ class _Note:
     """What a pickle gave to a function or class: its arguments, and the state set afterwards."""
 
     __slots__ = ("args", "state")
+    args: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *args: Any) -> _Note:
         note = object.__new__(cls)
@@ -120,7 +122,7 @@ class _DType(_Note):
         code = self.args[0] if self.args else None
         if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
             raise Refused(f"the dtype {code!r} has no place in a table")
-        order = "="
+        order: Any = "="
         if self.state is not None:
             if not isinstance(self.state, tuple) or len(self.state) < 5:
                 raise ValueError("a dtype of unknown form")
@@ -144,7 +146,8 @@ class _RestoredArray(np.ndarray):
                 raise ValueError("an object array's content does not fit its shape")
         elif not isinstance(data, (bytes, bytearray)) or len(data) != entries * real.itemsize:
             raise ValueError("an array's content does not fit its shape")
-        super().__setstate__((1, shape, real, bool(fortran), data if real.kind == "O" else bytes(data)))
+        state = (1, shape, real, bool(fortran), data if real.kind == "O" else bytes(data))
+        super().__setstate__(state)
 
 
 def _real_dtype(dtype: Any) -> np.dtype:
@@ -169,6 +172,7 @@ class _Function:
     """A stand-in for a function whose result the pickle needs at once. It has no attributes that a pickle could set."""
 
     __slots__ = ("_function",)
+    _function: Any
 
     def __init__(self, function: Any) -> None:
         object.__setattr__(self, "_function", function)
@@ -183,9 +187,9 @@ class _Function:
         raise ValueError("a function has no state")
 
 
-def _reconstruct(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
-    if kind is not _Array or shape != (0,):
-        raise ValueError("an array of unknown kind")
+def _reconstruct(array_class: Any, shape: Any, typecode: Any) -> np.ndarray:
+    if array_class is not _Array or shape != (0,):
+        raise ValueError("an array of unknown class")
     return np.empty((0,), np.int8).view(_RestoredArray)
 
 
@@ -281,10 +285,10 @@ STAND_INS: dict[tuple[str, str], Any] = {
     **_names("pandas.core.arrays.string_", "StringDtype", _ExtensionType),
     **_names("pandas.core.arrays.boolean", "BooleanDtype", _ExtensionType),
     **{
-        (module, f"{sign}{kind}{bits}Dtype"): _ExtensionType
-        for sign, kind, bits, module in (
-            (sign, kind, bits, module)
-            for kind, signs, sizes, home in (
+        (module, f"{sign}{number}{bits}Dtype"): _ExtensionType
+        for sign, number, bits, module in (
+            (sign, number, bits, module)
+            for number, signs, sizes, home in (
                 ("Int", ("", "U"), (8, 16, 32, 64), "pandas.core.arrays.integer"),
                 ("Float", ("",), (32, 64), "pandas.core.arrays.floating"),
             )
@@ -333,11 +337,11 @@ def read_pickled_frame(stream: BinaryIO, source: str, *, unpacked_later: Collect
     try:
         loaded = _Unpickler(stream).load()
         if type(loaded) is not _Frame:
-            raise UserError(f"{source}: holds {_kind(loaded)}, not a pandas DataFrame; give an S1 prediction table")
+            raise UserError(f"{source}: holds {_type_name(loaded)}, not a pandas DataFrame; give an S1 prediction table")
         frame = _frame(loaded)
         for position, name in enumerate(frame.columns):
-            kind = frame.dtypes.iloc[position]
-            if name not in unpacked_later and isinstance(kind, np.dtype) and kind.kind == "O":
+            dtype = frame.dtypes.iloc[position]
+            if name not in unpacked_later and isinstance(dtype, np.dtype) and dtype.kind == "O":
                 cells = np.empty(len(frame), object)
                 cells[:] = [_plain_value(cell, name) for cell in frame.iloc[:, position]]
                 frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=object))
@@ -355,7 +359,7 @@ def read_pickled_frame(stream: BinaryIO, source: str, *, unpacked_later: Collect
         raise UserError(f"{source}: is neither a Parquet file nor a pickle of a table; give one of these") from error
 
 
-def _kind(loaded: Any) -> str:
+def _type_name(loaded: Any) -> str:
     if isinstance(loaded, _Note):
         return "a Series" if type(loaded) is _Series else "another pandas object"
     return "a numpy array" if isinstance(loaded, np.ndarray) else f"a Python {type(loaded).__name__}"
@@ -422,14 +426,14 @@ def _plain_array(values: Any) -> np.ndarray:
 
 def _values(values: Any) -> Any:
     """A block's content: an array of numpy, or one of pandas' own."""
-    kind = type(values)
-    if kind is _Extension and values.args[0] is _StringArray:
+    stand_in = type(values)
+    if stand_in is _Extension and values.args[0] is _StringArray:
         (content,) = (part for part in (values.state or values.args[2]) if isinstance(part, np.ndarray))
         return pd.array(_plain_array(content).ravel(), dtype="string")
-    if kind is _ArrowStringArray:
+    if stand_in is _ArrowStringArray:
         stored = values.state.get("_pa_array", values.state.get("_data"))
         return pd.array(_arrow_text(stored).to_pylist(), dtype="string" if _is_nullable(values) else "str")
-    if kind is _MaskedArray:
+    if stand_in is _MaskedArray:
         content, mask = _plain_array(values.state["_data"]), _plain_array(values.state["_mask"])
         if mask.dtype != bool or mask.shape != content.shape or content.ndim != 1 or content.dtype.kind not in "biuf":
             raise ValueError("a nullable column whose mask does not fit")
@@ -453,13 +457,13 @@ def _arrow_text(note: Any) -> pa.Array | pa.ChunkedArray:
         return pa.chunked_array([_arrow_text(chunk) for chunk in note.args[0]], type=pa.large_string())
     if type(note) is not _ArrowArray:
         raise ValueError("something else where text belongs")
-    kind, length, _, offset, buffers, children, dictionary = note.args[0][:7]
+    arrow_type, length, _, offset, buffers, children, dictionary = note.args[0][:7]
     types = {"string": pa.string(), "large_string": pa.large_string()}
-    if type(kind) is not _ArrowType or kind.args[0] not in types or children or dictionary is not None:
+    if type(arrow_type) is not _ArrowType or arrow_type.args[0] not in types or children or dictionary is not None:
         raise ValueError("an Arrow array that is not text")
     _entries((length, offset))
     real = [None if buffer is None else pa.py_buffer(bytes(_buffer(buffer))) for buffer in buffers]
-    array = pa.Array.from_buffers(types[kind.args[0]], length, real, offset=offset)
+    array = pa.Array.from_buffers(types[arrow_type.args[0]], length, real, offset=offset)
     array.validate(full=True)
     return array.cast(pa.large_string())
 
@@ -474,18 +478,18 @@ def _index(note: Any) -> pd.Index:
     """An index from its notes."""
     if type(note) is not _NewIndex:
         raise ValueError("something else where an index belongs")
-    kind, parts = note.args
+    index_class, parts = note.args
     name = parts.get("name")
-    if kind is _RangeIndex:
+    if index_class is _RangeIndex:
         return pd.RangeIndex(int(parts["start"]), int(parts["stop"]), int(parts["step"]), name=name)
-    if kind is _MultiIndex:
+    if index_class is _MultiIndex:
         return pd.MultiIndex(
             levels=[_index(level) for level in parts["levels"]],
             codes=[_plain_array(codes) for codes in parts["codes"]],
             names=list(parts["names"]),
         )
-    if kind is not _Index:
-        raise ValueError("an index of unknown kind")
+    if index_class is not _Index:
+        raise ValueError("an index of unknown class")
     values = _values(parts["data"])
     return pd.Index(values, dtype=values.dtype, name=name)
 

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from rna_s2.boxtables.schema import is_missing
+from rna_s2.boxtables.columns import is_missing
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict_each
 from rna_s2.rna import formats

@@ -13,8 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from rna_s2.boxtables.columns import REJECT_COLUMNS
 from rna_s2.boxtables.read import ReadResult, read_table
-from rna_s2.boxtables.schema import REJECT_COLUMNS, SEQ
+from rna_s2.boxtables.schema import SEQ
 from rna_s2.boxtables.sensitivity import Sensitivity
 from rna_s2.boxtables.write import check_table_path, write_table
 from rna_s2.engine.tracker import Step, Tracker, timed, untracked
