@@ -24,7 +24,7 @@ from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.frames import predict_frame
 from rna_s2.pipeline.register_model import EXAMPLE
-from rna_s2.pipeline.structure_prediction import load_chain
+from rna_s2.pipeline.structure_prediction import load_pipeline
 from rna_s2.pipeline.study_config import StudyConfig
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.pipeline.train_s1 import TrainS1Config
@@ -165,7 +165,7 @@ def test_a_model_logged_now_is_one_package_and_loads_beside_modules_of_any_name(
 
 def test_a_saved_chain_of_before_predicts_the_same():
     rows, wanted = recorded("structure")
-    assert_close(answers(predict_frame(rows, *load_chain(BEFORE / "chain"))), wanted)
+    assert_close(answers(predict_frame(rows, *load_pipeline(BEFORE / "chain"))), wanted)
 
 
 # checkpoints

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from rna_s2.pipeline import predict_file, prepare, stage1_tables, structure_prediction
+from rna_s2.pipeline import predict_file, structure_prediction
 from rna_s2.s1 import model
 from rna_s2.s2.dataset import FORMAT_VERSION
+from tests.test_steps import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -30,7 +31,7 @@ def test_the_changelog_names_the_versions_of_the_formats():
     lines = text("CHANGELOG.md").splitlines()
     rows = {cells[1]: cells[2] for cells in ([c.strip() for c in line.split("|")] for line in lines) if len(cells) == 5}
     assert rows["encoded dataset"] == str(FORMAT_VERSION)
-    assert rows["cached steps below `.cache`"] == str(prepare.CACHE_VERSION) == str(stage1_tables.CACHE_VERSION)
+    assert rows["cached steps below `.cache`"] == ", ".join(f"{name} {step.version}" for name, step in STEPS.items())
     for written in (model.FORMAT, structure_prediction.FORMAT, predict_file.FORMAT):
         assert f"`{written}`" in rows.values()
     assert f"## {PROJECT['version']}" in lines
