@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.fitting.loop import LAST
+from rna_s2.fitting.checkpoints import LAST
+from rna_s2.fitting.module import IDENTITY
 from rna_s2.options.base import leaf_fields, load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline import propose_file as propose_main
@@ -30,7 +32,7 @@ from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
 from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from rna_s2.s1.selection import SelectionOptions
 from rna_s2.s1.synthetic import SyntheticOptions, random_transcripts, synthetic_transcripts
-from rna_s2.s1.training import rate_share, split_rows, train
+from rna_s2.s1.training import S1Module, split_rows, train
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
 
@@ -120,18 +122,57 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
         train(config, table, seed=1, folder=tmp_path / "broken", tracker=DyingTracker(), progress=False)
     assert (tmp_path / "broken" / LAST).is_file()
     resumed = train(config, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
-    assert resumed.fit.epochs == 3 and resumed.figures == whole.figures
-    assert whole.figures["auroc"] == pytest.approx(tracker.metric_values["val/auroc"][-1][1], abs=1e-6)  # the last weights
-    assert resumed.fit.figures["train/loss"] == pytest.approx(whole.fit.figures["train/loss"], rel=1e-6)
+    assert resumed.fit.epochs == 3 and resumed.metrics == whole.metrics
+    assert whole.metrics["auroc"] == pytest.approx(tracker.metric_values["val/auroc"][-1][1], abs=1e-6)  # the last weights
+    assert resumed.fit.metrics["train/loss"] == pytest.approx(whole.fit.metrics["train/loss"], rel=1e-6)
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert a.equal(b)
 
     finished = train(config, table, seed=1, folder=tmp_path / "whole", tracker=MemoryTracker(), progress=False)
-    assert finished.figures == whole.figures and finished.fit.best_epoch == whole.fit.best_epoch
+    assert finished.metrics == whole.metrics and finished.fit.best_epoch == whole.fit.best_epoch
 
     with pytest.raises(UserError, match="another network"):
         other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(table, tmp_path):
+    """It holds the state of another optimiser."""
+    config = debug_config(epoch=1, batches_per_epoch=2)
+    train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+    checkpoint = torch.load(tmp_path / LAST, weights_only=True)
+    checkpoint["s1_identity"] = checkpoint.pop(IDENTITY)
+    torch.save(checkpoint, tmp_path / LAST)
+    with pytest.raises(UserError, match=r"^the checkpoint is one of an earlier version, .*; start a new run$"):
+        train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+
+
+def test_the_rates_of_both_optimisers_follow_the_share_of_the_steps(table, tmp_path, monkeypatch):
+    rates = []
+    real = S1Module.training_step
+
+    def noting_step(self, batch, index):
+        rates.append([group["lr"] for group in self.optimizers().param_groups])
+        return real(self, batch, index)
+
+    monkeypatch.setattr(S1Module, "training_step", noting_step)
+    config = debug_config(epoch=2, batches_per_epoch=5, lr=0.01, muon_lr=0.05, warmup_share=0.25)
+    train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+    share = [step / 2.5 + 1e-3 for step in range(3)]
+    share += [0.5 * (1 + np.cos(np.pi * (step / 10 - 0.25) / 0.75)) for step in range(3, 10)]
+    np.testing.assert_allclose(rates, np.outer(share, [0.05, 0.01]), rtol=1e-12)
+
+
+def test_a_split_of_a_seed_stays_the_same():
+    """What networks were trained on depends on it."""
+    names = [f"t{k * k % 17}" for k in range(60)]
+    frame = pd.DataFrame({"seq": ["A" * (10 + k % 60) for k in range(60)], "transcript_id": names})
+    frame.loc[::13, "transcript_id"] = None
+    config = debug_config()
+    data = config.data.model_copy(update={"max_len": 60, "val_share": 0.3, "max_val_rows": 12})
+    train_rows, val_rows = split_rows(frame, config.model_copy(update={"data": data}), 5)
+    assert val_rows.tolist() == [0, 2, 4, 8, 9, 19, 21, 30, 36, 38, 47, 49]
+    assert len(train_rows) == 33
 
 
 def test_a_time_limit_ends_whole_epochs(table, tmp_path):
@@ -143,7 +184,7 @@ def test_a_time_limit_ends_whole_epochs(table, tmp_path):
         )
         assert short.fit.epochs == epochs and [epoch for epoch, _ in short.fit.history["val/loss"]] == list(range(epochs))
     long = train(config, table, seed=1, folder=tmp_path / "short", tracker=MemoryTracker(), progress=False, max_seconds=1e9)
-    assert long.fit.epochs == 3 and long.figures == whole.figures
+    assert long.fit.epochs == 3 and long.metrics == whole.metrics
 
 
 def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, tmp_path):
@@ -186,14 +227,6 @@ def test_transcripts_become_tables_once(tmp_path):
 def test_the_command_line_of_a_card_trains_from_the_beginning():
     said = train_main.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
     assert said == "python -m rna_s2.pipeline.train_s1 --config 'a b.yaml' --epochs 3"
-
-
-def test_rates_rise_and_fall():
-    assert rate_share(0.0, 0.1) < 0.01
-    assert rate_share(0.1, 0.1) == pytest.approx(1)
-    assert rate_share(0.55, 0.1) == pytest.approx(0.5)
-    assert rate_share(1.0, 0.1) == pytest.approx(0, abs=1e-9)
-    assert rate_share(0.0, 0.0) == 1
 
 
 def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_path):

@@ -26,7 +26,7 @@ import rna_s2.pipeline.train_s2
 import rna_s2.tracking.runs
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
-from rna_s2.fitting.loop import BEST, LAST, alone
+from rna_s2.fitting.checkpoints import BEST, LAST, training_lock
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline.prepare import encoded_dataset, pruned_table
 from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig
@@ -243,7 +243,7 @@ def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkey
 
 def test_a_run_is_trained_by_one_process_at_a_time(tracking_uri, sliced, capsys):
     run_id = main(arguments(sliced)).run_id
-    with alone(Path(".cache/checkpoints") / run_id):
+    with training_lock(Path(".cache/checkpoints") / run_id):
         assert "another process is training there" in error_of(capsys, "--resume", run_id)
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
 
