@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.fitting.checkpoints import LAST
+from rna_s2.fitting.checkpoints import LAST, training_lock
 from rna_s2.fitting.module import IDENTITY
 from rna_s2.options.base import leaf_fields, load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
@@ -277,6 +278,33 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert rows.loc[rows["lengths"] == "all", "rows"].eq(30).all()
     groups = rows[rows["lengths"] != "all"].groupby(["selection", *selections.THRESHOLDS], dropna=False)
     assert groups["rows"].sum().eq(30).all()
+
+
+def test_a_server_that_is_away_at_the_end_costs_no_training(table, tracking_uri, monkeypatch, capsys, caplog):
+    """Resuming the run logs its model; once more, there is nothing left to do."""
+    write_table(table, "segments.parquet", with_proposals=False)
+    config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals", "exclude": []}
+    Path("s1.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    arguments = ["--config", "s1.yaml", "--in_file", "segments.parquet", "--epochs", "1"]
+
+    def away(*_, **__):
+        raise UserError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_main, "log_model", away)
+        assert run_command(train_main.main, arguments) == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    run_id = re.search(r"connection refused; the training itself is done .* train_s1 with resume=(\w+) logs the model", said)[1]
+
+    resumed = train_main.main([*arguments, "--resume", run_id])
+    assert (resumed.run_id, resumed.model_version, resumed.result.fit.trained) == (run_id, "1", 0)
+    with training_lock(Path(".cache/checkpoints") / run_id), pytest.raises(UserError, match="another process is training"):
+        train_main.main([*arguments, "--resume", run_id])
+    with caplog.at_level("INFO"):
+        again = train_main.main([*arguments, "--resume", run_id, "--out_dir", "network"])
+    assert "nothing is logged again" in caplog.text and again.model_version is None
+    (kept, about), last = load_network("network"), resumed.result.network
+    assert about["run_id"] == run_id and all(a.equal(b) for a, b in zip(kept.parameters(), last.parameters(), strict=True))
 
 
 def test_the_best_setting_within_a_number_of_boxes_is_told_for_each_selection():
