@@ -261,6 +261,7 @@ def train(
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
     network = module.network.to(chosen_device()).eval()
-    scored = [evaluate(network, data, rows) if len(rows) else None for rows in (train_rows, val_rows, test_rows)]
-    return TrainResult(network.cpu(), result, *scored)
+    train_scores, val_scores = (evaluate(network, data, rows) for rows in (train_rows, val_rows))
+    test_scores = evaluate(network, data, test_rows) if len(test_rows) else None
+    return TrainResult(network.cpu(), result, train_scores, val_scores, test_scores)
 

@@ -204,21 +204,21 @@ def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, 
 
 
 def test_transcripts_become_tables_once(tmp_path):
-    told = []
+    logged = []
 
     @contextmanager
     def step(stage, name):
-        told.append((stage, MemoryTracker()))
-        yield told[-1][1]
+        logged.append((stage, MemoryTracker()))
+        yield logged[-1][1]
 
     (tmp_path / "own.fa").write_text(f">own\n{random_transcripts(1, 300, 5)[0]}\n", encoding="utf-8")
     transcripts = [SyntheticTranscripts(n_transcripts=2, length=200), str(tmp_path / "own.fa")]
     rule = SegmentRule(max_len=40, max_step=40)
     first = training_segments(transcripts, rule, str(tmp_path / "cache"), step)
-    assert [stage for stage, _ in told] == ["synthetic", "segments", "segments"]
-    assert [tracker.tag_values["reused"] for _, tracker in told] == ["false"] * 3
+    assert [stage for stage, _ in logged] == ["synthetic", "segments", "segments"]
+    assert [tracker.tag_values["reused"] for _, tracker in logged] == ["false"] * 3
     assert training_segments(transcripts, rule, str(tmp_path / "cache"), step) == first
-    assert [tracker.tag_values["reused"] for _, tracker in told[3:]] == ["true"] * 3
+    assert [tracker.tag_values["reused"] for _, tracker in logged[3:]] == ["true"] * 3
     names = [set(read_table(path, require_proposals=False).table.frame["transcript_id"]) for path in first]
     assert names == [{"synthetic_0_0", "synthetic_0_1"}, {"own"}]
     other = training_segments(transcripts, rule.model_copy(update={"seed": 1}), str(tmp_path / "cache"), step)
@@ -307,7 +307,7 @@ def test_a_server_that_is_away_at_the_end_costs_no_training(table, tracking_uri,
     assert about["run_id"] == run_id and all(a.equal(b) for a, b in zip(kept.parameters(), last.parameters(), strict=True))
 
 
-def test_the_best_setting_within_a_number_of_boxes_is_told_for_each_selection():
+def test_the_best_setting_within_a_number_of_boxes_is_reported_for_each_selection():
     nan = float("nan")
     comparison = pd.DataFrame(
         [
@@ -456,7 +456,7 @@ def test_mlproject_passes_the_options_with_their_defaults(command):
         assert default == (shown.lower() if isinstance(expected, bool) else shown)
 
 
-def test_a_card_says_what_it_was_told():
+def test_a_card_says_what_it_was_given():
     dirty, clean = (_commit({"git_commit": "abc", "git_dirty": value}) for value in ("true", "false"))
     assert "abc" in clean and "not committed" in dirty and "not committed" not in clean
     thresholds = {"on_threshold": 0.1, "n_proposal_threshold": 0.2, "min_support": 0.02}

@@ -1,4 +1,4 @@
-"""Training S2: repeatable, resumable, and as it is told; and which rows it trains on."""
+"""Training S2: repeatable, resumable, and as its config says; and which rows it trains on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Killed(Exception):
 
 
 class DyingTracker(MemoryTracker):
-    """Dies when it is told of an epoch."""
+    """Dies when an epoch is logged."""
 
     def __init__(self, epoch: int, error: type[BaseException] = Killed) -> None:
         super().__init__()
@@ -134,8 +134,8 @@ def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, kind, shift, tra
     with pytest.raises(Killed):
         fitted(tmp_path / "broken", config, data, before)
     resumed = fitted(tmp_path / "broken", config, data, after)
-    told = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
-    assert told == history(whole_tracker)
+    logged = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
+    assert logged == history(whole_tracker)
     assert [step for step, _ in history(after)["val/loss"]] == [2, 3]
     for name in ("train/loss", "val/loss", "val/auroc"):
         assert resumed.fit.history[name] == whole.fit.history[name] == history(whole_tracker)[name]
@@ -218,7 +218,7 @@ def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypa
     assert fitted(tmp_path / "fresh", config_of(epoch=1, precision="auto"), tracker=fresh).fit.precision == "32"
 
 
-def test_another_number_of_threads_is_told(tmp_path, monkeypatch, caplog):
+def test_another_number_of_threads_is_reported(tmp_path, monkeypatch, caplog):
     with pytest.raises(Killed):
         fitted(tmp_path, tracker=DyingTracker(1))
     threads = torch.get_num_threads()
@@ -350,10 +350,10 @@ def test_a_checkpoint_is_never_executed(tmp_path):
 def test_it_stops_early_and_resumes_to_the_same_end(tmp_path, monkeypatch):
     aurocs = [0.5, 0.7, 0.6, 0.65, 0.9, 0.9]
 
-    def figures(self, part, outputs):
+    def metrics(self, part, outputs):
         return {"auroc": aurocs[self.current_epoch]}
 
-    monkeypatch.setattr(S2Module, "summarise", figures)
+    monkeypatch.setattr(S2Module, "summarise", metrics)
     tracker = MemoryTracker()
     stopped = fitted(tmp_path / "whole", config_of(epoch=6, early_stopping=2), tracker=tracker)
     assert [step for step, _ in history(tracker)["val/auroc"]] == [0, 1, 2, 3]
@@ -416,7 +416,7 @@ def test_mixed_precision_is_near_single_precision(tmp_path):
     assert mixed != single and mixed == pytest.approx(single, rel=0.05)
 
 
-def test_a_loss_that_is_not_finite_is_said(tmp_path):
+def test_a_loss_that_is_not_finite_is_reported(tmp_path):
     data = random_dataset(COUNTS)
     data.features[:, 3] = np.inf
     with pytest.raises(UserError, match="train loss is nan in epoch 0; use a lower learning rate"):
@@ -448,15 +448,15 @@ def test_an_evaluation_lists_the_boxes_row_by_row():
     assert np.isnan(found.auroc[1])
 
 
-def test_figures_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
+def test_metrics_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
     data = random_dataset(COUNTS)
     module = S2Module(config_of(), data, seed=0)
     module.network.eval()
     batches = [make_batch(data, np.array(rows)) for rows in ([4, 0], [7], [2, 9, 1])]
     outputs = [(batch, module.network(batch).detach()) for batch in batches]
-    figures = module.summarise("val", outputs)
-    assert figures == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
-    assert figures == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)
+    metrics = module.summarise("val", outputs)
+    assert metrics == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
+    assert metrics == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)
 
 
 def test_in_order_the_last_rows_are_put_aside():

@@ -127,21 +127,21 @@ class _Epochs(pl.Callback):
         self.history = {name: [(int(epoch), float(value)) for epoch, value in pairs] for name, pairs in history.items()}
         self.started = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # A training that had stopped early has nothing left to do when it is resumed.
         if any(stopping.wait_count >= stopping.patience for stopping in trainer.early_stopping_callbacks):
             trainer.should_stop = True
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         torch.manual_seed(self.seed * _SEED_STRIDE + trainer.current_epoch)
         self.started = time.perf_counter()
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: TrackedModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint[COMPUTED] = dict(self.computed)
         checkpoint[HISTORY] = {name: list(pairs) for name, pairs in self.history.items()}
 
-    def on_validation_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
-        metrics = dict(module.epoch_metrics)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        metrics = dict(pl_module.epoch_metrics)
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((trainer.current_epoch, float(value)))
         metrics["epoch_seconds"] = time.perf_counter() - self.started
@@ -152,7 +152,7 @@ class _Epochs(pl.Callback):
             "  ".join(f"{name} {metrics[name]:.4f}" for name in names), metrics["epoch_seconds"],
         )
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.dataset.set_epoch(trainer.current_epoch + 1)
         if time.monotonic() >= self.deadline:
             trainer.should_stop = True
@@ -164,24 +164,25 @@ class _MirrorCheckpoint(pl.Callback):
     def __init__(self, folder: Path, tracker: Tracker, every: int) -> None:
         self.folder, self.tracker, self.every = folder, tracker, every
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: TrackedModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.current_epoch and trainer.current_epoch % self.every == 0:
             for name in (BEST, LAST):
                 if (self.folder / name).is_file():
                     self.tracker.artifact(self.folder / name, CHECKPOINTS)
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: TrackedModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
-            if state is None:
+            if state is None or not isinstance(callback, ModelCheckpoint):
                 continue
-            if not (Path(callback.dirpath) / Path(state["best_model_path"]).name).is_file():
+            folder = str(callback.dirpath)
+            if not (Path(folder) / Path(state["best_model_path"]).name).is_file():
                 del checkpoint["callbacks"][callback.state_key]  # that epoch is lost; the best of the others is sought
                 continue
             for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                state[name] = _moved(state[name], callback.dirpath)
-            state["best_k_models"] = {_moved(p, callback.dirpath): value for p, value in state["best_k_models"].items()}
-            state["dirpath"] = callback.dirpath
+                state[name] = _moved(state[name], folder)
+            state["best_k_models"] = {_moved(path, folder): value for path, value in state["best_k_models"].items()}
+            state["dirpath"] = folder
 
 
 def _moved(path: str, folder: str) -> str:

@@ -28,12 +28,12 @@ class TrackedModule(pl.LightningModule):
 
     Attributes:
         identity: what decides the result of a training, by what it is called; a checkpoint with another one is refused.
-        former_identity: key of the identity in checkpoints of earlier versions; None where these cannot be resumed.
+        former_identity: key of the identity in checkpoints of earlier versions, where these can be resumed.
         epoch_metrics: all metrics of the epoch that ended last.
     """
 
     identity: dict[str, Any]
-    former_identity: str | None = None
+    former_identity: str = IDENTITY
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,7 @@ class TrainedNetwork:
     """A trained network, and what is kept with it (:func:`describe`)."""
 
     result: TrainResult
-    about: dict[str, object]
+    about: dict[str, Any]
 
     @property
     def fit(self) -> FitResult:
@@ -248,7 +249,8 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         log_model=lambda data, trained, tracker: _log_network(config, data, trained, tracker),
     )
     tracked = run_training(
-        config, steps, stage=STAGE, name=name, cache_dir=config.cache_dir, tags={"model": config.name}
+        config, steps, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume,
+        cache_dir=config.cache_dir, tags={"model": config.name},
     )
     result, model = tracked.result.result, tracked.model
     logger.info(
@@ -259,7 +261,7 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
     return TrainS1Report(tracked.run_id, result, model.uri if model else "", model.version if model else None)
 
 
-def describe(config: TrainS1Config, data: TrainingData, result: TrainResult) -> dict[str, object]:
+def describe(config: TrainS1Config, data: TrainingData, result: TrainResult) -> dict[str, Any]:
     """What is kept with a network about its training."""
     return {
         "config": config.model_dump(mode="json", exclude=NOT_ABOUT_THE_NETWORK),

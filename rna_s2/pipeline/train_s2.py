@@ -114,7 +114,8 @@ def run_train(
         log_model=lambda data, result, tracker: _log_network(config, data[0], result, tracker) if keep_model else None,
     )
     trained = run_training(
-        config, steps, stage=STAGE, name=name, cache_dir=config.data.cache_dir, parent_run_id=parent_run_id,
+        config, steps, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume,
+        cache_dir=config.data.cache_dir, parent_run_id=parent_run_id,
         tags={"features": config.features.kind, "model": config.name, **tags},
     )
     result, model = trained.result, trained.model

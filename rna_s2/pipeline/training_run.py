@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import yaml
 
 from rna_s2.engine.tracker import MemoryTracker, Tracker
 from rna_s2.fitting.checkpoints import checkpoint_folder, training_lock
 from rna_s2.fitting.loop import FitResult
+from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.tracking.artifacts import fetch_checkpoints
 from rna_s2.tracking.registry import LoggedModel
@@ -26,27 +27,13 @@ CONFIG_FILE = "config.yaml"
 """The artifact of a run that holds its config."""
 
 
-class RunOptions(Protocol):
-    """What the options of every training hold."""
-
-    @property
-    def experiment(self) -> str:
-        """Name of the MLflow experiment."""
-
-    @property
-    def resume(self) -> str:
-        """Id of a run to go on with; empty for a new one."""
-
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """All options as plain values."""
-
-
 class Fitted(Protocol):
     """What came of a training."""
 
     @property
     def fit(self) -> FitResult:
         """What the training loop reported."""
+        ...
 
 
 Data = TypeVar("Data")
@@ -81,11 +68,13 @@ class TrackedResult(Generic[Data, Result]):
 
 
 def run_training(
-    config: RunOptions,
+    config: Options,
     steps: TrainingSteps[Data, Result],
     *,
     stage: str,
     name: str,
+    experiment: str,
+    resume: str,
     cache_dir: str,
     tags: Mapping[str, str] = {},
     parent_run_id: str | None = None,
@@ -99,6 +88,8 @@ def run_training(
         steps: what is done.
         stage: the command, ``train`` or ``train_s1``.
         name: readable name of the run.
+        experiment: name of the MLflow experiment.
+        resume: id of the run to go on with; empty for a new one.
         cache_dir: folder whose subfolder holds the checkpoints.
         tags: tags of the run.
         parent_run_id: makes the run a child of that one.
@@ -106,12 +97,12 @@ def run_training(
     Raises:
         UserError: a step fails, or the run to resume or the tracking store cannot be used.
     """
-    run_id = resolve_run_id(config.resume) if config.resume else None
+    run_id = resolve_run_id(resume) if resume else None
     with ExitStack() as stack:
         if run_id is not None:
             stack.enter_context(training_lock(checkpoint_folder(cache_dir, run_id)))
         tracker = stack.enter_context(
-            start_run(stage, name, experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id)
+            start_run(stage, name, experiment=experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id)
         )
         folder = checkpoint_folder(cache_dir, tracker.run_id)
         if run_id is None:
@@ -139,7 +130,7 @@ def run_training(
         return TrackedResult(tracker.run_id, data, result, model)
 
 
-def log_config(config: RunOptions, tracker: Tracker) -> None:
+def log_config(config: Options, tracker: Tracker) -> None:
     """Logs all options but ``resume``, as parameters and as :data:`CONFIG_FILE`."""
     values = config.model_dump(mode="json", exclude={"resume"})
     tracker.params(values)
