@@ -20,13 +20,12 @@ from pydantic import Field, model_validator
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.engine.tracker import Tracker
-from rna_s2.fitting.loop import FitResult
 from rna_s2.fitting.module import MONITOR
 from rna_s2.options.base import MODEL_NAME, parse
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.options.files import content_key, file_digest
 from rna_s2.pipeline.stage1_tables import training_segments
-from rna_s2.pipeline.training_run import TrainingSteps, run_training
+from rna_s2.pipeline.training_run import training_run
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.s1.card import network_card
@@ -103,52 +102,12 @@ NOT_ABOUT_THE_NETWORK = {"resume", "experiment", "cache_dir", "out_dir"}
 
 @dataclass(frozen=True)
 class TrainS1Report:
-    """What a tracked training gave."""
+    """What a tracked training gave; where no model is logged, its URI is empty."""
 
     run_id: str
     result: TrainResult
-    model_uri: str
-    model_version: str | None
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The rows of a training.
-
-    Attributes:
-        table: the rows that train and validate.
-        sources: what to say of each file, and
-        excluded: of the rows that were left out: see :mod:`rna_s2.s1.card`.
-    """
-
-    table: BoxTable
-    sources: list[dict[str, object]]
-    excluded: dict[str, object]
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A trained network, and what is kept with it (:func:`describe`)."""
-
-    result: TrainResult
-    about: dict[str, Any]
-
-    @property
-    def fit(self) -> FitResult:
-        """What the training loop reported."""
-        return self.result.fit
-
-
-def training_data(config: TrainS1Config, run_id: str, inputs: Tracker) -> TrainingData:
-    """The rows that a config names; transcripts are cut and folded in child runs of ``run_id``.
-
-    Raises:
-        UserError: a file cannot be read, or has no rows.
-    """
-    files = config.in_file or training_segments(config.transcripts, config.segments, config.cache_dir, child_runs(run_id))
-    table, sources = read_tables(files, inputs)
-    table, excluded = without_transcripts(table, config.exclude)
-    return TrainingData(table, sources, excluded)
+    model_uri: str = ""
+    model_version: str | None = None
 
 
 def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[dict[str, object]]]:
@@ -231,43 +190,44 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
     if config.out_dir:
         check_network_folder(config.out_dir)
     name = f"{STAGE} {config.name} seed{config.seed}"
-
-    def train_network(data: TrainingData, folder: Path, tracker: MlflowTracker) -> TrainedNetwork:
+    with training_run(
+        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.cache_dir,
+        tags={"model": config.name},
+    ) as run:
+        run_id = run.tracker.run_id
+        files = config.in_file or training_segments(
+            config.transcripts, config.segments, config.cache_dir, child_runs(run_id)
+        )
+        table, data = read_tables(files, run.inputs)
+        table, excluded = without_transcripts(table, config.exclude)
         result = train(
-            config, data.table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
+            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
             max_seconds=60 * config.max_minutes or None,
         )
-        about = describe(config, data, result) | {"command": command, "run_id": tracker.run_id, **git_tags()}
+        about = describe(config, table, result) | {
+            "data": data, "excluded": excluded, "command": command, "run_id": run_id, **git_tags()
+        }
         if config.out_dir:
             save_network(result.network, config.out_dir, about, network_card(about))
-        return TrainedNetwork(result, about)
-
-    steps = TrainingSteps[TrainingData, TrainedNetwork](
-        prepare=lambda run_id, inputs: training_data(config, run_id, inputs),
-        train=train_network,
-        log_result=_log_result,
-        log_model=lambda data, trained, tracker: _log_network(config, data, trained, tracker),
-    )
-    tracked = run_training(
-        config, steps, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume,
-        cache_dir=config.cache_dir, tags={"model": config.name},
-    )
-    result, model = tracked.result.result, tracked.model
+        report = TrainS1Report(run_id, result)
+        if run.has_results(result.fit):
+            _log_result(result, about, run.tracker)
+            with run.logs_model():
+                model = _log_network(config, table, result, about, run.tracker)
+            report = replace(report, model_uri=model.uri, model_version=model.version)
     logger.info(
         "%s: %d rows trained, %d epochs, au-ROC %.4f, box sensitivity %.4f at %.1f boxes per row",
         name, len(result.train_rows), result.fit.epochs,
         *(result.metrics[metric] for metric in ("auroc", "box_sensitivity", "boxes_per_row")),
     )
-    return TrainS1Report(tracked.run_id, result, model.uri if model else "", model.version if model else None)
+    return report
 
 
-def describe(config: TrainS1Config, data: TrainingData, result: TrainResult) -> dict[str, Any]:
+def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dict[str, Any]:
     """What is kept with a network about its training."""
     return {
         "config": config.model_dump(mode="json", exclude=NOT_ABOUT_THE_NETWORK),
-        "data": data.sources,
-        "excluded": data.excluded,
-        "data_digest": data.table.digest,
+        "data_digest": table.digest,
         "train_rows": len(result.train_rows),
         "val_rows": len(result.val_rows),
         "epochs": result.fit.epochs,
@@ -279,23 +239,22 @@ def describe(config: TrainS1Config, data: TrainingData, result: TrainResult) -> 
     }
 
 
-def _log_result(data: TrainingData, trained: TrainedNetwork, tracker: Tracker) -> None:
-    kept = {f"kept/{name}": value for name, value in trained.result.metrics.items()}
-    counts = {name: trained.about[name] for name in ("weights", "receptive_field")}
-    tracker.metrics({"fit_seconds": trained.fit.seconds, **counts, **kept}, step=trained.fit.epochs - 1)
+def _log_result(result: TrainResult, about: dict[str, Any], tracker: Tracker) -> None:
+    kept = {f"kept/{name}": value for name, value in result.metrics.items()}
+    counts = {name: about[name] for name in ("weights", "receptive_field")}
+    tracker.metrics({"fit_seconds": result.fit.seconds, **counts, **kept}, step=result.fit.epochs - 1)
 
 
 def _log_network(
-    config: TrainS1Config, data: TrainingData, trained: TrainedNetwork, tracker: MlflowTracker
+    config: TrainS1Config, table: BoxTable, result: TrainResult, about: dict[str, Any], tracker: MlflowTracker
 ) -> LoggedModel:
-    result = trained.result
-    shortest = data.table.lengths[result.val_rows].argsort(kind="stable")[:1]
+    shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NETWORK_FOLDER
-        save_network(result.network, folder, trained.about, network_card(trained.about))
+        save_network(result.network, folder, about, network_card(about))
         return log_model(
             tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
-            input_example=pd.DataFrame({"seq": data.table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
+            input_example=pd.DataFrame({"seq": table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
             metrics={MONITOR: result.metrics["auroc"]}, step=result.fit.epochs - 1,
         )
 

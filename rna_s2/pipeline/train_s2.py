@@ -23,7 +23,7 @@ from rna_s2.pipeline.prepare import Prepared, prepare
 from rna_s2.pipeline.source import with_table
 from rna_s2.pipeline.structure_metrics import structure_figures
 from rna_s2.pipeline.train_config import TrainConfig
-from rna_s2.pipeline.training_run import CONFIG_FILE, TrainingSteps, run_training
+from rna_s2.pipeline.training_run import CONFIG_FILE, training_run
 from rna_s2.reports.pictures import learning_figure, mean_roc, roc_figure
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS
 from rna_s2.s2.scorer import Scorer
@@ -99,32 +99,29 @@ def run_train(
         UserError: the data, the config, the run to resume or the tracking store cannot be used.
     """
     name = run_name(config)
-
-    def prepared_data(run_id: str, inputs: Tracker) -> tuple[Prepared, Scorer | None]:
+    with training_run(
+        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.data.cache_dir,
+        tags={"features": config.features.kind, "model": config.name, **tags}, parent_run_id=parent_run_id,
+    ) as run:
         start = open_model(config.start, Scorer.load) if config.start else None
-        data = with_table(config.data, untracked if parent_run_id else child_runs(run_id))
-        return prepare(data, config.pruning, config.features, config.seed, inputs), start
-
-    steps = TrainingSteps[tuple[Prepared, Scorer | None], TrainResult](
-        prepare=prepared_data,
-        train=lambda data, folder, tracker: train(
-            config, data[0].data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=data[1]
-        ),
-        log_result=lambda data, result, tracker: _log_result(config, data[0], result, tracker),
-        log_model=lambda data, result, tracker: _log_network(config, data[0], result, tracker) if keep_model else None,
-    )
-    trained = run_training(
-        config, steps, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume,
-        cache_dir=config.data.cache_dir, parent_run_id=parent_run_id,
-        tags={"features": config.features.kind, "model": config.name, **tags},
-    )
-    result, model = trained.result, trained.model
+        data = with_table(config.data, untracked if parent_run_id else child_runs(run.tracker.run_id))
+        prepared = prepare(data, config.pruning, config.features, config.seed, run.inputs)
+        result = train(
+            config, prepared.data, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
+            start=start,
+        )
+        report = TrainReport(run.tracker.run_id, result, prepared)
+        if run.has_results(result.fit):
+            _log_result(config, prepared, result, run.tracker)
+            if keep_model:
+                with run.logs_model():
+                    model = _log_network(config, prepared, result, run.tracker)
+                report = replace(report, model_uri=model.uri, model_version=model.version)
     logger.info(
         "%s: au-ROC (mean over rows) training %.4f, validation %.4f, best epoch %d of %d",
         name, result.train.metrics["auroc"], result.val.metrics["auroc"], result.fit.best_epoch + 1, result.fit.epochs,
     )
-    report = TrainReport(trained.run_id, result, trained.data[0])
-    return replace(report, model_uri=model.uri, model_version=model.version) if model else report
+    return report
 
 
 def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: Tracker) -> None:

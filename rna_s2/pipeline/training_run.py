@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
 import yaml
 
@@ -18,7 +17,6 @@ from rna_s2.fitting.loop import FitResult
 from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.tracking.artifacts import fetch_checkpoints
-from rna_s2.tracking.registry import LoggedModel
 from rna_s2.tracking.runs import MlflowTracker, resolve_run_id, start_run
 
 logger = logging.getLogger(__name__)
@@ -27,49 +25,55 @@ CONFIG_FILE = "config.yaml"
 """The artifact of a run that holds its config."""
 
 
-class Fitted(Protocol):
-    """What came of a training."""
+@dataclass(frozen=True)
+class TrainingRun:
+    """The run of a training, new or resumed; :func:`training_run` makes it."""
+
+    config: Options
+    stage: str
+    tracker: MlflowTracker
+    folder: Path
+    is_resumed: bool
+    _stack: ExitStack
 
     @property
-    def fit(self) -> FitResult:
-        """What the training loop reported."""
-        ...
+    def inputs(self) -> Tracker:
+        """The tracker of the inputs; those of a run that had finished stand there already."""
+        return MemoryTracker() if self.tracker.was_finished else self.tracker
+
+    def open_checkpoints(self) -> Path:
+        """The folder for the checkpoints, which this process holds until the run ends; with those that a resumed run kept."""
+        if self.is_resumed:
+            fetch_checkpoints(self.tracker.run_id, self.folder)
+        else:
+            self._stack.enter_context(training_lock(self.folder))
+        return self.folder
+
+    def has_results(self, fit: FitResult) -> bool:
+        """Whether results are to be logged: not where the run had finished and had no epoch left to train. The config of a
+        resumed run is logged first, as it is now."""
+        if self.tracker.was_finished and not fit.trained:
+            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", self.tracker.run_id)
+            return False
+        if self.is_resumed:
+            log_config(self.config, self.tracker)
+        return True
+
+    @contextmanager
+    def logs_model(self) -> Iterator[None]:
+        """A block that logs the model; where it fails, the error says how to log it later."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(
+                f"{error}; the training itself is done and its checkpoints are kept in {self.folder}: when that is mended, "
+                f"{self.stage} with resume={self.tracker.run_id} logs the model"
+            ) from error
 
 
-Data = TypeVar("Data")
-Result = TypeVar("Result", bound=Fitted)
-
-
-@dataclass(frozen=True)
-class TrainingSteps(Generic[Data, Result]):
-    """What is particular to a stage, in the order in which it is done.
-
-    Attributes:
-        prepare: makes what the training needs, given the run's id and the tracker of its inputs.
-        train: trains, given the data, the folder for checkpoints and the tracker.
-        log_result: logs what came of it.
-        log_model: logs the model; returns None where none is kept.
-    """
-
-    prepare: Callable[[str, Tracker], Data]
-    train: Callable[[Data, Path, MlflowTracker], Result]
-    log_result: Callable[[Data, Result, MlflowTracker], None]
-    log_model: Callable[[Data, Result, MlflowTracker], LoggedModel | None]
-
-
-@dataclass(frozen=True)
-class TrackedResult(Generic[Data, Result]):
-    """What a tracked training gave; ``model`` is None where none was logged."""
-
-    run_id: str
-    data: Data
-    result: Result
-    model: LoggedModel | None
-
-
-def run_training(
+@contextmanager
+def training_run(
     config: Options,
-    steps: TrainingSteps[Data, Result],
     *,
     stage: str,
     name: str,
@@ -78,14 +82,11 @@ def run_training(
     cache_dir: str,
     tags: Mapping[str, str] = {},
     parent_run_id: str | None = None,
-) -> TrackedResult[Data, Result]:
-    """Train in a new run, or go on with the one to resume, and log everything that the config describes.
-
-    A run that had finished and has no epoch left to train stays as it is.
+) -> Iterator[TrainingRun]:
+    """A new run for the length of a block, with its config; or the one to resume, whose checkpoints this process then holds.
 
     Args:
         config: the whole training.
-        steps: what is done.
         stage: the command, ``train`` or ``train_s1``.
         name: readable name of the run.
         experiment: name of the MLflow experiment.
@@ -95,7 +96,7 @@ def run_training(
         parent_run_id: makes the run a child of that one.
 
     Raises:
-        UserError: a step fails, or the run to resume or the tracking store cannot be used.
+        UserError: the run to resume or the tracking store cannot be used.
     """
     run_id = resolve_run_id(resume) if resume else None
     with ExitStack() as stack:
@@ -104,30 +105,10 @@ def run_training(
         tracker = stack.enter_context(
             start_run(stage, name, experiment=experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id)
         )
+        if run_id is None:
+            log_config(config, tracker)
         folder = checkpoint_folder(cache_dir, tracker.run_id)
-        if run_id is None:
-            log_config(config, tracker)
-        inputs = MemoryTracker() if tracker.was_finished else tracker  # those of a finished run stand there already
-        data = steps.prepare(tracker.run_id, inputs)
-        if run_id is None:
-            stack.enter_context(training_lock(folder))
-        else:
-            fetch_checkpoints(run_id, folder)
-        result = steps.train(data, folder, tracker)
-        if tracker.was_finished and not result.fit.trained:
-            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
-            return TrackedResult(tracker.run_id, data, result, None)
-        if run_id is not None:
-            log_config(config, tracker)
-        steps.log_result(data, result, tracker)
-        try:
-            model = steps.log_model(data, result, tracker)
-        except UserError as error:
-            raise UserError(
-                f"{error}; the training itself is done and its checkpoints are kept in {folder}: when that is mended, "
-                f"{stage} with resume={tracker.run_id} logs the model"
-            ) from error
-        return TrackedResult(tracker.run_id, data, result, model)
+        yield TrainingRun(config, stage, tracker, folder, run_id is not None, stack)
 
 
 def log_config(config: Options, tracker: Tracker) -> None:
