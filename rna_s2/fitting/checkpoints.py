@@ -61,8 +61,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def finished_epochs(checkpoint: dict[str, Any]) -> int:
-    """How many epochs the training of a checkpoint had finished."""
-    return int(checkpoint["epoch"]) + 1
+    """How many epochs the training of a checkpoint had finished; of an empty one none."""
+    return int(checkpoint.get("epoch", -1)) + 1
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

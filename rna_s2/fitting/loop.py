@@ -99,23 +99,6 @@ class FitResult:
     history: History = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Where a training begins: at once, or after the epochs of a checkpoint.
-
-    Attributes:
-        checkpoint: to go on from; None for a new training.
-        epoch: epochs trained so far.
-        computed: how they were computed; empty where that is not known.
-        history: their metrics.
-    """
-
-    checkpoint: Path | None = None
-    epoch: int = 0
-    computed: Mapping[str, Any] = field(default_factory=dict)
-    history: History = field(default_factory=dict)
-
-
 class _Epochs(pl.Callback):
     """Seeds each epoch, steps the data's epoch, and logs the metrics; checkpoints say how they were computed, and hold the
     metrics so far. Ends the training after the epoch in which ``deadline`` (seconds of the monotonic clock) passes."""
@@ -218,19 +201,20 @@ def fit(
     keep_freed_memory()
     deadline = math.inf if options.max_seconds is None else time.monotonic() + options.max_seconds
     folder.mkdir(parents=True, exist_ok=True)
-    start = _start_of(folder, options.epochs)
-    computed = _computed(options.precision, start.computed)
+    before = _last_checkpoint(folder, options.epochs)
+    start_epoch = finished_epochs(before)
+    computed = _computed(options.precision, before.get(COMPUTED, {}))
     tracker.tags({name: str(value) for name, value in computed.items()})
-    train.set_epoch(start.epoch)
-    epochs = _Epochs(train, options.seed, tracker, computed, start.history, deadline)
+    train.set_epoch(start_epoch)
+    epochs = _Epochs(train, options.seed, tracker, computed, before.get(HISTORY, {}), deadline)
     best = ModelCheckpoint(folder, filename="best", monitor=MONITOR, mode="max", save_top_k=1, enable_version_counter=False)
     last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
     mirror = _MirrorCheckpoint(folder, tracker, options.mirror_every)
     trainer = _trainer(options, computed, folder, [epochs, mirror, best, last])
     started = time.perf_counter()
-    with _one_line_errors(), _without_warnings():
+    with _plain_ending():
         trainer.fit(
-            module, _loader(train), _loader(val), ckpt_path=start.checkpoint and str(start.checkpoint), weights_only=True
+            module, _loader(train), _loader(val), ckpt_path=str(folder / LAST) if before else None, weights_only=True
         )
     path = Path(best.best_model_path) if best.best_model_path and Path(best.best_model_path).is_file() else None
     return FitResult(
@@ -241,25 +225,22 @@ def fit(
         seconds=time.perf_counter() - started,
         checkpoint=path,
         precision=computed["precision"],
-        trained=trainer.current_epoch - start.epoch,
+        trained=trainer.current_epoch - start_epoch,
         history=epochs.history,
     )
 
 
-def _start_of(folder: Path, epochs: int) -> _Start:
-    """Where a training of so many epochs begins in a folder.
+def _last_checkpoint(folder: Path, epochs: int) -> dict[str, Any]:
+    """The checkpoint from which a training of so many epochs goes on; empty where there is none.
 
     Raises:
-        UserError: the checkpoint there cannot be used, or has had more epochs.
+        UserError: the checkpoint cannot be used, or has had more epochs.
     """
-    path = folder / LAST
-    if not path.is_file():
-        return _Start()
-    checkpoint = load_checkpoint(path)
-    start = _Start(path, finished_epochs(checkpoint), checkpoint.get(COMPUTED, {}), checkpoint.get(HISTORY, {}))
-    if start.epoch > epochs:
-        raise UserError(f"the training has had {start.epoch} epochs already; resume it with as many or more, not {epochs}")
-    return start
+    checkpoint = load_checkpoint(folder / LAST) if (folder / LAST).is_file() else {}
+    trained = finished_epochs(checkpoint)
+    if trained > epochs:
+        raise UserError(f"the training has had {trained} epochs already; resume it with as many or more, not {epochs}")
+    return checkpoint
 
 
 def _computed(precision: Precision, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,19 +283,14 @@ def _trainer(options: FitOptions, computed: Mapping[str, Any], folder: Path, cal
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*IterableDataset.*")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        yield
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _plain_ending() -> Iterator[None]:
+    """Lightning's hints are left out of the log, and what ends a training from outside is raised as our own errors."""
     try:
-        yield
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*Checkpoint directory.*is not empty.*", ".*IterableDataset.*"):
+                warnings.filterwarnings("ignore", message=message)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
     except torch.OutOfMemoryError as error:
         raise UserError(
             "the memory of the CUDA device is out; make batches smaller (batch_size, or batch_pixels of stage 1), or train"
