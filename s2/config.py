@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from rna_s2.fitting.devices import PRECISION_HELP, Precision
+from rna_s2.fitting.schedules import SCHEDULE_HELP, ScheduleName
 from rna_s2.options.base import Options
 from rna_s2.options.command_line import called
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
@@ -123,17 +124,15 @@ class TrainingConfig(Options):
         "0: no limit"
     )
     row_share: float = Field(
-        1.0, gt=0, le=1, description="share of the training rows that train, drawn at random, for learning curves; a smaller "
+        1.0, gt=0, le=1, description="share of the training rows that train, sampled, for learning curves; a smaller "
         "share is a part of a larger one"
     )
     n_length_groups: int = Field(
-        20, ge=1, description="groups of rows with a similar number of boxes, from which batches are drawn"
+        20, ge=1, description="groups of rows with a similar number of boxes, from which batches are sampled"
     )
     lr: float = Field(1e-4, gt=0, description="Adam's learning rate")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Adam's decay rates")
-    lr_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="cosine: the learning rate rises for the first twentieth and then falls to 0 at the last step"
-    )
+    lr_schedule: ScheduleName = Field("constant", description=SCHEDULE_HELP)
     precision: Precision = Field("32", description=PRECISION_HELP)
     early_stopping: int = Field(0, ge=0, description="stop after so many epochs without a better val/auroc; 0: never")
     dropout_off_after_first_epoch: bool = Field(

@@ -1,9 +1,8 @@
-"""Training S2: the network as the training loop wants it, its figures, and what is kept of it."""
+"""Training S2: the network as the training loop wants it, its metrics, and what is kept of it."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,11 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from rna_s2.engine.tracker import Tracker
+from rna_s2.fitting.checkpoints import LAST, load_checkpoint
 from rna_s2.fitting.devices import chosen_device
-from rna_s2.fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
+from rna_s2.fitting.loop import FitOptions, FitResult, fit
+from rna_s2.fitting.module import TrackedModule
+from rna_s2.fitting.split import sampled_share, split_by_group, split_by_order
 from rna_s2.options.base import Options
 from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
@@ -30,10 +32,6 @@ from rna_s2.s2.metrics import group_auroc, ranking_metrics
 from rna_s2.s2.network import batch_loss
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.scoring import score_rows
-from rna_s2.s2.split import split_by_group, split_by_order
-
-IDENTITY = "s2_identity"
-"""Key under which a checkpoint keeps what it was trained with and on."""
 
 
 class S2Config(Options):
@@ -49,7 +47,9 @@ class S2Config(Options):
 
 
 class S2Module(TrackedModule):
-    """The network with its loss, optimiser and figures."""
+    """The network with its loss, optimiser and metrics."""
+
+    former_identity = "s2_identity"
 
     def __init__(self, config: S2Config, data: EncodedDataset, seed: int) -> None:
         super().__init__()
@@ -77,43 +77,21 @@ class S2Module(TrackedModule):
     def configure_optimizers(self) -> Any:
         training = self.config.training
         optimizer = torch.optim.Adam(self.network.parameters(), lr=training.lr, betas=training.betas, fused=True)
-        if training.lr_schedule == "constant":
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_share(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.scheduled(optimizer, training.lr_schedule)
 
     def on_train_epoch_start(self) -> None:
         if self.config.training.dropout_off_after_first_epoch and self.current_epoch > 0:
             self.network.eval()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[IDENTITY] = self.identity
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = dict(checkpoint.get(IDENTITY, {}))
+    def comparable(self, identity: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ValidationError):  # options that are newer than the checkpoint had their default's effect
-            kept["config"] = _decisive(S2Config.model_validate(kept.get("config")))
-        wrong = [name for name, value in self.identity.items() if kept.get(name) != value]
-        if wrong:
-            raise UserError(
-                f"the checkpoint was made with another {', '.join(wrong)}; resume with the same config and data, "
-                "or start a new run"
-            )
-
-
-def rate_share(step: int, steps: int) -> float:
-    """The share of the learning rate at a step of the ``cosine`` schedule: a linear rise over the first twentieth of the
-    steps, then half a cosine wave down to 0 (Loshchilov and Hutter 2017, without restarts)."""
-    rise = max(1, steps // 20)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+            return identity | {"config": _decisive(S2Config.model_validate(identity.get("config")))}
+        return identity
 
 
 def _decisive(config: S2Config) -> dict[str, Any]:
     """The part of a configuration that decides the result of an epoch, as plain values."""
-    longer = {"early_stopping"} if config.training.lr_schedule == "cosine" else {"epoch", "early_stopping"}
+    longer = {"epoch", "early_stopping"} if config.training.lr_schedule == "constant" else {"early_stopping"}
     return config.model_dump(mode="json", include=set(S2Config.model_fields), exclude={"training": longer})
 
 
@@ -155,7 +133,7 @@ def evaluate(network: Network, data: EncodedDataset, rows: np.ndarray, precision
 
 
 def evaluation(data: EncodedDataset, rows: np.ndarray, scores: np.ndarray) -> Evaluation:
-    """The figures of the given rows (``(k,)`` int) of a dataset, whose boxes have these logits (``(boxes of the rows,)``)."""
+    """The metrics of the given rows (``(k,)`` int) of a dataset, whose boxes have these logits (``(boxes of the rows,)``)."""
     index, offsets = ragged_take(data.offsets, rows)
     row = np.repeat(np.arange(len(rows)), np.diff(offsets))
     box_type, label = np.asarray(data.box_type[index]), np.asarray(data.labels[index])
@@ -203,15 +181,6 @@ def full_rows(data: EncodedDataset) -> np.ndarray:
     """``(rows,)`` bool: whether all target boxes of a row are among its proposals."""
     found = np.concatenate([[0], np.cumsum(data.labels, dtype=np.int64)])[data.offsets]
     return np.diff(found) >= data.n_target
-
-
-def drawn_share(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """``(k,)`` a random part of the rows (``(n,)``), in their order: ``share`` (0..1) of their number, rounded up. Of one seed,
-    smaller shares are parts of larger ones."""
-    if share == 1:
-        return rows
-    chosen = np.random.default_rng(seed).permutation(len(rows))[: math.ceil(share * len(rows))]
-    return rows[np.sort(chosen)]
 
 
 def begin_with(network: Network, start: Scorer, config: S2Config, data: EncodedDataset) -> None:
@@ -265,7 +234,7 @@ def train(
         data: the encoded dataset.
         seed: of the split, the weights, the order of the batches, augmentation and dropout.
         folder: for the checkpoints.
-        tracker: is told the figures of each epoch.
+        tracker: the metrics of each epoch are logged to it.
         progress: show a progress bar.
         start: a trained network, whose weights this one begins with; None: fresh ones.
 
@@ -278,7 +247,7 @@ def train(
         train_rows = train_rows[np.diff(data.offsets)[train_rows] <= config.training.max_boxes]
         if not len(train_rows):
             raise UserError(f"{data.meta.source}: no row has training.max_boxes {config.training.max_boxes} boxes or fewer")
-    train_rows = drawn_share(train_rows, config.training.row_share, seed)
+    train_rows = sampled_share(train_rows, config.training.row_share, seed)
     module = S2Module(config, data, seed)
     if start is not None:
         begin_with(module.network, start, config, data)
@@ -287,15 +256,16 @@ def train(
         data, train_rows, batch_size=training.batch_size, n_groups=training.n_length_groups, seed=seed,
         max_shift=augmentation.bb_shift if augmentation.bb_augmentation_shift else 0,
     )
-    result = fit(
-        module, batches, OrderedBatches(data, val_rows), epochs=training.epoch, seed=seed, folder=folder, tracker=tracker,
-        precision=training.precision, early_stopping=training.early_stopping, progress=progress,
+    options = FitOptions(
+        training.epoch, seed, training.precision, early_stopping=training.early_stopping, progress=progress
     )
+    result = fit(module, batches, OrderedBatches(data, val_rows), options, folder=folder, tracker=tracker)
     if data.meta.kind in SHUFFLED_KINDS:
         result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])
     network = module.network.to(chosen_device()).eval()
-    figures = [evaluate(network, data, rows) if len(rows) else None for rows in (train_rows, val_rows, test_rows)]
-    return TrainResult(network.cpu(), result, *figures)
+    train_scores, val_scores = (evaluate(network, data, rows) for rows in (train_rows, val_rows))
+    test_scores = evaluate(network, data, test_rows) if len(test_rows) else None
+    return TrainResult(network.cpu(), result, train_scores, val_scores, test_scores)
 

@@ -41,7 +41,7 @@ def test_auto_is_the_cpu_without_a_cuda_device(no_cuda):
     (predict_command, ["--sequences", "x.fa", "--out_dir", "out"]),
     (propose_main, ["--in_file", "x.fa", "--out_file", "x.parquet"]),
 ], ids=["predict", "propose"])
-def test_a_missing_cuda_device_is_told_before_any_work(no_cuda, command):
+def test_a_missing_cuda_device_is_reported_before_any_work(no_cuda, command):
     module, arguments = command
     with pytest.raises(UserError, match=r"parameter device: .*no CUDA device here; set auto or cpu") as raised:
         module.main([*arguments, "--device", "cuda"])

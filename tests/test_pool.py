@@ -46,6 +46,22 @@ def test_every_job_is_answered_with_its_share_of_the_cores(monkeypatch, capfd):
     assert sorted(said) == ["2 %: works on 2", "4 %: works on 4", "6 %: works on 6"]
 
 
+def place_of_the_code(_: int) -> str:
+    import rna_s2.options.places
+
+    return rna_s2.options.places.__file__
+
+
+def test_processes_run_the_code_of_their_parent_though_a_model_brought_its_own(tmp_path, monkeypatch):
+    (tmp_path / "rna_s2" / "options").mkdir(parents=True)
+    for module in ("__init__.py", "options/__init__.py", "options/places.py"):
+        (tmp_path / "rna_s2" / module).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)  # as MLflow does with the code of a model that is loaded
+    before = list(sys.path)
+    ((_, found),) = run_each(place_of_the_code, {"one": (1,)}, 1, 1, "wait")
+    assert Path(found) == ROOT / "rna_s2" / "options" / "places.py" and sys.path == before
+
+
 def test_what_is_wrong_with_a_job_is_raised_here():
     with pytest.raises(UserError, match=r"^3 is odd$"):
         list(run_each(halved, {"odd": (3,), "even": (2,)}, 2, THREADS, "wait"))

@@ -16,7 +16,6 @@ from rna_s2.s1.config import NetworkConfig
 from rna_s2.s1.losses import map_losses
 from rna_s2.s1.metrics import BINS, LOGIT_LIMIT, count_correct, count_on, histogram_auroc, histogram_average_precision
 from rna_s2.s1.network import LOC_CLASSES, SIZE_CLASSES, ProposalNetwork, TypeOutputs, pair_table, upper_triangle
-from rna_s2.s1.optimizer import MuonAdamW, orthogonalised
 from rna_s2.s1.targets import cell_targets
 
 
@@ -182,44 +181,6 @@ def test_batches_keep_within_their_cells_and_hold_every_row():
     assert len(batches) < 7
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one():
-    rng = np.random.default_rng(0)
-    for shape in ((3, 8, 20), (2, 20, 8)):
-        matrices = torch.from_numpy(rng.normal(size=shape))
-        values = torch.linalg.svdvals(orthogonalised(matrices))
-        assert 0.5 < float(values.min()) and float(values.max()) < 1.4
-        overlap = (orthogonalised(matrices) * matrices).sum(dim=(1, 2)) / torch.linalg.svdvals(matrices).sum(dim=1)
-        assert (overlap > 0.7).all()  # near 1 where it is the nearest orthogonal matrix
-    assert orthogonalised(torch.zeros(1, 4, 6)).abs().max() == 0
-
-
-def test_the_adamw_half_is_torch_s_adamw():
-    torch.manual_seed(0)
-    mine, theirs = (torch.nn.Parameter(torch.ones(5)) for _ in range(2))
-    settings = {"lr": 0.1, "betas": (0.9, 0.98), "weight_decay": 0.05}
-    muon = MuonAdamW([], [mine], muon_lr=0.1, muon_weight_decay=0.0, **settings)
-    adamw = torch.optim.AdamW([theirs], **settings)
-    for _ in range(5):
-        gradient = torch.randn(5)
-        mine.grad, theirs.grad = gradient.clone(), gradient.clone()
-        muon.step()
-        adamw.step()
-    assert torch.allclose(mine, theirs, atol=1e-6)
-
-
-def test_muon_moves_a_convolution_by_the_same_length_whatever_the_gradient_s_scale():
-    moved = []
-    for scale in (1e-3, 1e3):
-        torch.manual_seed(1)
-        weight = torch.nn.Parameter(torch.zeros(6, 4, 3, 3))
-        optimizer = MuonAdamW([weight], [], muon_lr=0.1, lr=1, betas=(0.9, 0.9), weight_decay=0, muon_weight_decay=0)
-        weight.grad = torch.randn(6, 4, 3, 3) * scale
-        optimizer.step()
-        moved.append(weight.detach().clone())
-    assert torch.allclose(moved[0], moved[1], atol=1e-4)
-    assert 0.05 < float(torch.linalg.matrix_norm(moved[0].flatten(1), 2)) < 0.14
-
-
 def test_correct_cells_by_hand():
     def says(classes: int, *best: int) -> torch.Tensor:
         return torch.nn.functional.one_hot(torch.tensor(best), classes).float()
@@ -231,10 +192,3 @@ def test_correct_cells_by_hand():
     )
     truth = [torch.tensor(values) for values in ([0, 1, 5], [3, 4, 5], [2, 2, 2], [3, 3, 3])]
     assert count_correct(outputs, ILOOP, *truth).tolist() == [2, 1, 2, 2]
-
-
-def test_muon_decays_its_weights():
-    weight = torch.nn.Parameter(torch.ones(2, 2, 1, 1))
-    weight.grad = torch.zeros(2, 2, 1, 1)
-    MuonAdamW([weight], [], muon_lr=0.1, lr=1, betas=(0.9, 0.9), weight_decay=0, muon_weight_decay=0.5).step()
-    assert torch.allclose(weight, torch.full((2, 2, 1, 1), 0.95))

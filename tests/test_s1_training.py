@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from rna_s2.boxtables.read import read_table
@@ -18,7 +20,8 @@ from rna_s2.commands import selections as selections_command
 from rna_s2.commands import synthetic as synthetic_command
 from rna_s2.commands import train_s1 as train_command
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.fitting.loop import LAST
+from rna_s2.fitting.checkpoints import LAST, training_lock
+from rna_s2.fitting.module import IDENTITY
 from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline import selections
@@ -34,7 +37,7 @@ from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
 from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
 from rna_s2.s1.selection import SelectionOptions
 from rna_s2.s1.synthetic import random_transcripts
-from rna_s2.s1.training import rate_share, split_rows, train
+from rna_s2.s1.training import S1Module, split_rows, train
 
 pytest.importorskip("RNA", reason="folding needs ViennaRNA")
 
@@ -124,18 +127,57 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
         train(config, table, seed=1, folder=tmp_path / "broken", tracker=DyingTracker(), progress=False)
     assert (tmp_path / "broken" / LAST).is_file()
     resumed = train(config, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
-    assert resumed.fit.epochs == 3 and resumed.figures == whole.figures
-    assert whole.figures["auroc"] == pytest.approx(tracker.metric_values["val/auroc"][-1][1], abs=1e-6)  # the last weights
-    assert resumed.fit.figures["train/loss"] == pytest.approx(whole.fit.figures["train/loss"], rel=1e-6)
+    assert resumed.fit.epochs == 3 and resumed.metrics == whole.metrics
+    assert whole.metrics["auroc"] == pytest.approx(tracker.metric_values["val/auroc"][-1][1], abs=1e-6)  # the last weights
+    assert resumed.fit.metrics["train/loss"] == pytest.approx(whole.fit.metrics["train/loss"], rel=1e-6)
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert a.equal(b)
 
     finished = train(config, table, seed=1, folder=tmp_path / "whole", tracker=MemoryTracker(), progress=False)
-    assert finished.figures == whole.figures and finished.fit.best_epoch == whole.fit.best_epoch
+    assert finished.metrics == whole.metrics and finished.fit.best_epoch == whole.fit.best_epoch
 
     with pytest.raises(UserError, match="another network"):
         other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(table, tmp_path):
+    """It holds the state of another optimiser."""
+    config = debug_config(epoch=1, batches_per_epoch=2)
+    train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+    checkpoint = torch.load(tmp_path / LAST, weights_only=True)
+    checkpoint["s1_identity"] = checkpoint.pop(IDENTITY)
+    torch.save(checkpoint, tmp_path / LAST)
+    with pytest.raises(UserError, match=r"^the checkpoint is one of an earlier version, .*; start a new run$"):
+        train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+
+
+def test_the_rates_of_both_optimisers_follow_the_share_of_the_steps(table, tmp_path, monkeypatch):
+    rates = []
+    real = S1Module.training_step
+
+    def noting_step(self, batch, index):
+        rates.append([group["lr"] for group in self.optimizers().param_groups])
+        return real(self, batch, index)
+
+    monkeypatch.setattr(S1Module, "training_step", noting_step)
+    config = debug_config(epoch=2, batches_per_epoch=5, lr=0.01, muon_lr=0.05, warmup_share=0.25)
+    train(config, table, seed=1, folder=tmp_path, tracker=MemoryTracker(), progress=False)
+    share = [step / 2.5 + 1e-3 for step in range(3)]
+    share += [0.5 * (1 + np.cos(np.pi * (step / 10 - 0.25) / 0.75)) for step in range(3, 10)]
+    np.testing.assert_allclose(rates, np.outer(share, [0.05, 0.01]), rtol=1e-12)
+
+
+def test_a_split_of_a_seed_stays_the_same():
+    """What networks were trained on depends on it."""
+    names = [f"t{k * k % 17}" for k in range(60)]
+    frame = pd.DataFrame({"seq": ["A" * (10 + k % 60) for k in range(60)], "transcript_id": names})
+    frame.loc[::13, "transcript_id"] = None
+    config = debug_config()
+    data = config.data.model_copy(update={"max_len": 60, "val_share": 0.3, "max_val_rows": 12})
+    train_rows, val_rows = split_rows(frame, config.model_copy(update={"data": data}), 5)
+    assert val_rows.tolist() == [0, 2, 4, 8, 9, 19, 21, 30, 36, 38, 47, 49]
+    assert len(train_rows) == 33
 
 
 def test_a_time_limit_ends_whole_epochs(table, tmp_path):
@@ -147,7 +189,7 @@ def test_a_time_limit_ends_whole_epochs(table, tmp_path):
         )
         assert short.fit.epochs == epochs and [epoch for epoch, _ in short.fit.history["val/loss"]] == list(range(epochs))
     long = train(config, table, seed=1, folder=tmp_path / "short", tracker=MemoryTracker(), progress=False, max_seconds=1e9)
-    assert long.fit.epochs == 3 and long.figures == whole.figures
+    assert long.fit.epochs == 3 and long.metrics == whole.metrics
 
 
 def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, tmp_path):
@@ -166,21 +208,21 @@ def test_rows_of_excluded_transcripts_are_left_out_and_change_the_digest(table, 
 
 
 def test_transcripts_become_tables_once(tmp_path):
-    told = []
+    logged = []
 
     @contextmanager
     def step(stage, name):
-        told.append((stage, MemoryTracker()))
-        yield told[-1][1]
+        logged.append((stage, MemoryTracker()))
+        yield logged[-1][1]
 
     (tmp_path / "own.fa").write_text(f">own\n{random_transcripts(1, 300, 5)[0]}\n", encoding="utf-8")
     transcripts = [SyntheticTranscripts(n_transcripts=2, length=200), str(tmp_path / "own.fa")]
     rule = SegmentRule(max_len=40, max_step=40)
     first = training_segments(transcripts, rule, str(tmp_path / "cache"), step)
-    assert [stage for stage, _ in told] == ["synthetic", "segments", "segments"]
-    assert [tracker.tag_values["reused"] for _, tracker in told] == ["false"] * 3
+    assert [stage for stage, _ in logged] == ["synthetic", "segments", "segments"]
+    assert [tracker.tag_values["reused"] for _, tracker in logged] == ["false"] * 3
     assert training_segments(transcripts, rule, str(tmp_path / "cache"), step) == first
-    assert [tracker.tag_values["reused"] for _, tracker in told[3:]] == ["true"] * 3
+    assert [tracker.tag_values["reused"] for _, tracker in logged[3:]] == ["true"] * 3
     names = [set(read_table(path, require_proposals=False).table.frame["transcript_id"]) for path in first]
     assert names == [{"synthetic_0_0", "synthetic_0_1"}, {"own"}]
     other = training_segments(transcripts, rule.model_copy(update={"seed": 1}), str(tmp_path / "cache"), step)
@@ -190,14 +232,6 @@ def test_transcripts_become_tables_once(tmp_path):
 def test_the_command_line_of_a_card_trains_from_the_beginning():
     said = train_command.command_line(["--config=a b.yaml", "--resume", "123", "--seed", "", "--epochs", "3"])
     assert said == "python -m rna_s2.commands.train_s1 --config 'a b.yaml' --epochs 3"
-
-
-def test_rates_rise_and_fall():
-    assert rate_share(0.0, 0.1) < 0.01
-    assert rate_share(0.1, 0.1) == pytest.approx(1)
-    assert rate_share(0.55, 0.1) == pytest.approx(0.5)
-    assert rate_share(1.0, 0.1) == pytest.approx(0, abs=1e-9)
-    assert rate_share(0.0, 0.0) == 1
 
 
 def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_path):
@@ -251,7 +285,34 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert groups["rows"].sum().eq(30).all()
 
 
-def test_the_best_setting_within_a_number_of_boxes_is_told_for_each_selection():
+def test_a_server_that_is_away_at_the_end_costs_no_training(table, tracking_uri, monkeypatch, capsys, caplog):
+    """Resuming the run logs its model; once more, there is nothing left to do."""
+    write_table(table, "segments.parquet", with_proposals=False)
+    config = load_yaml(CONFIGS / "s1_debug.yaml") | {"registered_name": "s1-proposals", "exclude": []}
+    Path("s1.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    arguments = ["--config", "s1.yaml", "--in_file", "segments.parquet", "--epochs", "1"]
+
+    def away(*_, **__):
+        raise UserError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_main, "log_model", away)
+        assert run_command(train_command.main, arguments) == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    run_id = re.search(r"connection refused; the training itself is done .* train_s1 with resume=(\w+) logs the model", said)[1]
+
+    resumed = train_command.main([*arguments, "--resume", run_id])
+    assert (resumed.run_id, resumed.model_version, resumed.result.fit.trained) == (run_id, "1", 0)
+    with training_lock(Path(".cache/checkpoints") / run_id), pytest.raises(UserError, match="another process is training"):
+        train_command.main([*arguments, "--resume", run_id])
+    with caplog.at_level("INFO"):
+        again = train_command.main([*arguments, "--resume", run_id, "--out_dir", "network"])
+    assert "nothing is logged again" in caplog.text and again.model_version is None
+    (kept, about), last = load_network("network"), resumed.result.network
+    assert about["run_id"] == run_id and all(a.equal(b) for a, b in zip(kept.parameters(), last.parameters(), strict=True))
+
+
+def test_the_best_setting_within_a_number_of_boxes_is_reported_for_each_selection():
     nan = float("nan")
     comparison = pd.DataFrame(
         [
@@ -383,7 +444,7 @@ def test_configs_are_valid_and_see_far_enough(name):
         assert 2 * receptive_field(config.network) + 1 >= 57
 
 
-def test_a_card_says_what_it_was_told():
+def test_a_card_says_what_it_was_given():
     dirty, clean = (_commit({"git_commit": "abc", "git_dirty": value}) for value in ("true", "false"))
     assert "abc" in clean and "not committed" in dirty and "not committed" not in clean
     thresholds = {"on_threshold": 0.1, "n_proposal_threshold": 0.2, "min_support": 0.02}

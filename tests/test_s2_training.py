@@ -1,4 +1,4 @@
-"""Training S2: repeatable, resumable, and as it is told; and which rows it trains on."""
+"""Training S2: repeatable, resumable, and as its config says; and which rows it trains on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import rna_s2.fitting.devices
 import rna_s2.s2.training
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.fitting.loop import BEST, COMPUTED, LAST, alone, load_checkpoint
+from rna_s2.fitting.checkpoints import BEST, LAST, load_checkpoint, training_lock
+from rna_s2.fitting.loop import COMPUTED
+from rna_s2.fitting.module import IDENTITY
+from rna_s2.fitting.split import sampled_share, split_by_group
 from rna_s2.options.errors import TERMINATED, UserError
 from rna_s2.s2.batches import _lowest_positions, make_batch
 from rna_s2.s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
 from rna_s2.s2.network import BoxNetwork
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.scoring import score_rows
-from rna_s2.s2.split import split_by_group, split_by_order
-from rna_s2.s2.training import S2Config, S2Module, TrainResult, drawn_share, evaluate, full_rows, rate_share, split_rows, train
+from rna_s2.s2.training import S2Config, S2Module, TrainResult, evaluate, full_rows, split_rows, train
 from rna_s2.s2.views import with_columns
 from tests.s2_data import random_dataset
 
@@ -60,7 +60,7 @@ class Killed(Exception):
 
 
 class DyingTracker(MemoryTracker):
-    """Dies when it is told of an epoch."""
+    """Dies when an epoch is logged."""
 
     def __init__(self, epoch: int, error: type[BaseException] = Killed) -> None:
         super().__init__()
@@ -134,8 +134,8 @@ def test_a_broken_training_goes_on_as_an_unbroken_one(tmp_path, kind, shift, tra
     with pytest.raises(Killed):
         fitted(tmp_path / "broken", config, data, before)
     resumed = fitted(tmp_path / "broken", config, data, after)
-    told = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
-    assert told == history(whole_tracker)
+    logged = {name: before.metric_values.get(name, []) + values for name, values in history(after).items()}
+    assert logged == history(whole_tracker)
     assert [step for step, _ in history(after)["val/loss"]] == [2, 3]
     for name in ("train/loss", "val/loss", "val/auroc"):
         assert resumed.fit.history[name] == whole.fit.history[name] == history(whole_tracker)[name]
@@ -196,9 +196,9 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 def test_one_process_at_a_time_trains_into_a_folder(tmp_path):
     said = "run: another process is training there"
-    with alone(tmp_path / "run"), pytest.raises(UserError, match=said), alone(tmp_path / "run"):
+    with training_lock(tmp_path / "run"), pytest.raises(UserError, match=said), training_lock(tmp_path / "run"):
         pass
-    with alone(tmp_path / "run"):
+    with training_lock(tmp_path / "run"):
         pass
 
 
@@ -218,7 +218,7 @@ def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypa
     assert fitted(tmp_path / "fresh", config_of(epoch=1, precision="auto"), tracker=fresh).fit.precision == "32"
 
 
-def test_another_number_of_threads_is_told(tmp_path, monkeypatch, caplog):
+def test_another_number_of_threads_is_reported(tmp_path, monkeypatch, caplog):
     with pytest.raises(Killed):
         fitted(tmp_path, tracker=DyingTracker(1))
     threads = torch.get_num_threads()
@@ -264,14 +264,6 @@ def test_copies_of_the_checkpoints_are_kept_with_the_run(tmp_path):
     assert sorted(tracker.artifacts) == [(BEST, "checkpoints"), (LAST, "checkpoints")]
 
 
-def test_the_rate_rises_and_then_falls_to_nothing():
-    shares = [rate_share(step, 100) for step in range(100)]
-    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and max(shares) == 1.0
-    assert shares[5:] == sorted(shares[5:], reverse=True)
-    assert rate_share(52, 100) == pytest.approx(0.5, abs=0.02) and 0 < shares[-1] < 0.001
-    assert rate_share(0, 1) == 1.0
-
-
 def test_a_schedule_goes_on_where_it_was_and_has_one_length(tmp_path):
     config = config_of(lr_schedule="cosine")
     whole = fitted(tmp_path / "whole", config)
@@ -307,12 +299,24 @@ def test_a_checkpoint_from_before_an_option_was_there_goes_on(tmp_path):
     """Without the option, training went as it goes with the option's default; another value is another training."""
     fitted(tmp_path, config_of(epoch=1))
     checkpoint = torch.load(tmp_path / LAST, weights_only=True)
-    del checkpoint[rna_s2.s2.training.IDENTITY]["config"]["split"]["test_share"]
+    del checkpoint[IDENTITY]["config"]["split"]["test_share"]
     torch.save(checkpoint, tmp_path / LAST)
     other = config_of(epoch=2).model_copy(update={"split": SplitConfig(by="order", train_share=0.7, test_share=0.1)})
     with pytest.raises(UserError, match="another config"):
         fitted(tmp_path, other)
     assert fitted(tmp_path, config_of(epoch=2)).fit.epochs == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
+    """Its identity has another key; it is checked all the same."""
+    whole = fitted(tmp_path / "whole", config_of(epoch=2))
+    fitted(tmp_path / "old", config_of(epoch=1))
+    checkpoint = torch.load(tmp_path / "old" / LAST, weights_only=True)
+    checkpoint["s2_identity"] = checkpoint.pop(IDENTITY)
+    torch.save(checkpoint, tmp_path / "old" / LAST)
+    with pytest.raises(UserError, match="another seed"):
+        fitted(tmp_path / "old", config_of(epoch=2), seed=9)
+    assert same_network(whole.network, fitted(tmp_path / "old", config_of(epoch=2)).network)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None, {"epoch": 3}, [1, 2]])
@@ -346,10 +350,10 @@ def test_a_checkpoint_is_never_executed(tmp_path):
 def test_it_stops_early_and_resumes_to_the_same_end(tmp_path, monkeypatch):
     aurocs = [0.5, 0.7, 0.6, 0.65, 0.9, 0.9]
 
-    def figures(self, part, outputs):
+    def metrics(self, part, outputs):
         return {"auroc": aurocs[self.current_epoch]}
 
-    monkeypatch.setattr(S2Module, "summarise", figures)
+    monkeypatch.setattr(S2Module, "summarise", metrics)
     tracker = MemoryTracker()
     stopped = fitted(tmp_path / "whole", config_of(epoch=6, early_stopping=2), tracker=tracker)
     assert [step for step, _ in history(tracker)["val/auroc"]] == [0, 1, 2, 3]
@@ -412,7 +416,7 @@ def test_mixed_precision_is_near_single_precision(tmp_path):
     assert mixed != single and mixed == pytest.approx(single, rel=0.05)
 
 
-def test_a_loss_that_is_not_finite_is_said(tmp_path):
+def test_a_loss_that_is_not_finite_is_reported(tmp_path):
     data = random_dataset(COUNTS)
     data.features[:, 3] = np.inf
     with pytest.raises(UserError, match="train loss is nan in epoch 0; use a lower learning rate"):
@@ -444,40 +448,15 @@ def test_an_evaluation_lists_the_boxes_row_by_row():
     assert np.isnan(found.auroc[1])
 
 
-def test_figures_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
+def test_metrics_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
     data = random_dataset(COUNTS)
     module = S2Module(config_of(), data, seed=0)
     module.network.eval()
     batches = [make_batch(data, np.array(rows)) for rows in ([4, 0], [7], [2, 9, 1])]
     outputs = [(batch, module.network(batch).detach()) for batch in batches]
-    figures = module.summarise("val", outputs)
-    assert figures == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
-    assert figures == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)
-
-
-@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.floats(0.05, 0.95), st.integers(0, 5))
-def test_groups_stay_whole_and_fill_their_share(groups, share, seed):
-    group = np.array(groups)
-    train_rows, val_rows = split_by_group(group, share, seed)
-    assert sorted([*train_rows, *val_rows]) == list(range(len(group)))
-    assert not set(group[train_rows]) & set(group[val_rows])
-    assert (np.diff(train_rows) > 0).all() and (np.diff(val_rows) > 0).all()
-    room = round(len(group) * share) - len(train_rows)
-    assert room >= 0
-    assert all((group == g).sum() > room for g in set(group[val_rows]))  # no further group would have fitted
-    assert [r.tolist() for r in split_by_group(group, share, seed)] == [train_rows.tolist(), val_rows.tolist()]
-
-
-def test_single_rows_are_split_at_the_share_and_by_seed():
-    parts = [split_by_group(np.arange(50), 0.8, seed) for seed in (0, 1)]
-    assert all((len(a), len(b)) == (40, 10) for a, b in parts)
-    assert set(parts[0][1]) != set(parts[1][1])
-
-
-def test_the_split_in_order_is_the_references():
-    train_rows, val_rows, test_rows = split_by_order(1876, 0.8)
-    assert train_rows.tolist() == list(range(1500)) and val_rows.tolist() == list(range(1500, 1876))
-    assert not len(test_rows)
+    metrics = module.summarise("val", outputs)
+    assert metrics == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
+    assert metrics == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)
 
 
 def test_in_order_the_last_rows_are_put_aside():
@@ -591,14 +570,16 @@ def test_a_training_begins_with_the_weights_it_is_given(tmp_path):
 
 def test_smaller_shares_of_the_rows_are_parts_of_larger_ones(tmp_path, monkeypatch):
     rows = np.arange(100, 200)
-    tenth, third, whole = (drawn_share(rows, share, 5) for share in (0.1, 0.3, 1))
+    tenth, third, whole = (sampled_share(rows, share, 5) for share in (0.1, 0.3, 1))
     assert (len(tenth), len(third)) == (10, 30) and set(tenth) < set(third) < set(whole)
     np.testing.assert_array_equal(tenth, np.sort(tenth))
-    assert set(drawn_share(rows, 0.1, 6)) != set(tenth)
-    assert len(drawn_share(rows[:3], 0.1, 5)) == 1
+    assert set(sampled_share(rows, 0.1, 6)) != set(tenth)
+    assert len(sampled_share(rows[:3], 0.1, 5)) == 1
     seen = []
     real = rna_s2.s2.training.EpochBatches
-    monkeypatch.setattr(rna_s2.s2.training, "EpochBatches", lambda data, rows, **more: seen.append(rows) or real(data, rows, **more))
+    monkeypatch.setattr(
+        rna_s2.s2.training, "EpochBatches", lambda data, rows, **more: seen.append(rows) or real(data, rows, **more)
+    )
     fitted(tmp_path, config_of(epoch=1, row_share=0.4))
     ((used,),) = [seen]
     assert len(used) == math.ceil(0.4 * len(split_rows(random_dataset(COUNTS, signal=0.8), config_of().split, 3)[0]))
@@ -618,11 +599,6 @@ def test_the_lowest_place_of_a_row_counts_all_its_boxes():
     """An hloop of 5 x 5 whose corner is at column 8 begins in column 4, as does its first row."""
     data = replace(random_dataset([(0, 0, 1)]), features=np.array([[0, 0, 1, 4, 8, 5, 5]], np.float32))
     assert _lowest_positions(data).tolist() == [4]
-
-
-def test_shares_that_floating_point_falls_short_of():
-    assert [len(part) for part in split_by_order(100, 0.29)[:2]] == [29, 71]
-    assert len(split_by_group(np.arange(3), 0.5, 0)[0]) == 2
 
 
 def test_the_defaults_are_the_reference_experiments():

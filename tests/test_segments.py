@@ -315,7 +315,7 @@ def test_a_url_that_cannot_be_fetched_is_one_clear_line(server):
         (["--transcripts", "bad.fa", "--out_file", "o.parquet"], "(line 1: character '-' at position 2"),
         (["--transcripts", "short.fa", "--out_file", "o.parquet"], "1 transcript_shorter_than_min_len"),
         (["--transcripts", "cut.fa.gz", "--out_file", "o.parquet"], "cut.fa.gz: the gzip file is broken"),
-        (["--structures", "short.fa", "--out_file", "o.parquet"], "told by its name"),
+        (["--structures", "short.fa", "--out_file", "o.parquet"], "must end in one of"),
         (["--transcripts", "short.fa", "--out_file", "o.txt"], "o.txt: a table is written as"),
         (["--out_file", "o.parquet"], "give either transcripts or structures"),
         (["--transcripts", "short.fa"], "'out_file' must be given"),

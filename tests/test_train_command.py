@@ -27,7 +27,7 @@ import rna_s2.tracking.runs
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
 from rna_s2.commands.train import COMMAND, main
-from rna_s2.fitting.loop import BEST, LAST, alone
+from rna_s2.fitting.checkpoints import BEST, LAST, training_lock
 from rna_s2.options.command_line import parse_with_config
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline.steps.featurize import encoded_dataset
@@ -58,8 +58,8 @@ def arguments(sliced: Path, *more: str) -> list[str]:
     return ["--config", str(DEBUG), "--in_file", str(sliced), "--batch_size", "4", "--epochs", "2", *more]
 
 
-def figures(run_id: str) -> dict[str, list[tuple[int, float]]]:
-    """Every figure of a run by epoch, the newest of each, but for wall seconds."""
+def metrics_of(run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """Every metric of a run by epoch, the newest of each, but for wall seconds."""
     client = MlflowClient()
     names = client.get_run(run_id).data.metrics.keys() - WALL_CLOCK
     return {n: sorted({m.step: m.value for m in client.get_metric_history(run_id, n)}.items()) for n in names}
@@ -77,12 +77,12 @@ def test_a_run_has_everything_that_describes_it(tracking_uri, sliced, caplog):
     assert run.data.params["training.epoch"] == "2" and run.data.params["network.n_dim"] == "20"
     assert run.data.params["pruning.min_hloop_size"] == "3" and run.data.params["seed"] == "3"
     assert run.data.tags["features"] == "baseline" and run.data.tags["stage"] == "train"
-    told = figures(report.run_id)
+    logged = metrics_of(report.run_id)
     for name in ("train/loss", "train/auroc_pooled", "val/loss", "val/average_precision", "val/stem/auroc_undefined_rows"):
-        assert [epoch for epoch, _ in told[name]] == [0, 1], name
-    ((best_epoch, best),) = told["best/val/auroc"]
-    assert best == pytest.approx(max(value for _, value in told["val/auroc"]), abs=1e-5)
-    assert best_epoch == told["best/epoch"][0][1] == report.result.fit.best_epoch
+        assert [epoch for epoch, _ in logged[name]] == [0, 1], name
+    ((best_epoch, best),) = logged["best/val/auroc"]
+    assert best == pytest.approx(max(value for _, value in logged["val/auroc"]), abs=1e-5)
+    assert best_epoch == logged["best/epoch"][0][1] == report.result.fit.best_epoch
     assert {d.dataset.name for d in run.inputs.dataset_inputs} == {"slice.parquet", "baseline features"}
     assert files(report.run_id) >= {
         "config.yaml", "environment.txt", "learning_curves.png", "roc_curves.png", "rows", "pruning"
@@ -109,18 +109,18 @@ def test_a_run_has_everything_that_describes_it(tracking_uri, sliced, caplog):
     assert str(client.get_model_version_by_alias("tiny", "champion").version) == report.model_version == "1"
 
 
-def test_a_run_tells_of_its_test_part_once(tracking_uri, sliced, tmp_path):
+def test_a_run_logs_its_test_part_once(tracking_uri, sliced, tmp_path):
     config = tmp_path / "tested.yaml"
     config.write_text(DEBUG.read_text().replace("by: group", "by: group\n  test_share: 0.2"))
     report = main(["--config", str(config), *arguments(sliced)[2:]])
-    told = figures(report.run_id)
-    assert told["test/auroc"] == [(report.result.fit.best_epoch, pytest.approx(report.result.test.metrics["auroc"]))]
+    logged = metrics_of(report.run_id)
+    assert logged["test/auroc"] == [(report.result.fit.best_epoch, pytest.approx(report.result.test.metrics["auroc"]))]
     rows = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_rows.csv"))
     structures = pd.read_csv(MlflowClient().download_artifacts(report.run_id, "rows/test_structures.csv"))
     assert structures["source_row"].tolist() == rows["source_row"].tolist()
-    assert told["test/f1"][0][1] == pytest.approx(structures["f1"].mean())
-    assert told["val/exact_rows"][0][0] == report.result.fit.best_epoch
-    assert len(rows) == len(report.result.test.rows) > 0 and rows["auroc"].mean() == pytest.approx(told["test/auroc"][0][1])
+    assert logged["test/f1"][0][1] == pytest.approx(structures["f1"].mean())
+    assert logged["val/exact_rows"][0][0] == report.result.fit.best_epoch
+    assert len(rows) == len(report.result.test.rows) > 0 and rows["auroc"].mean() == pytest.approx(logged["test/auroc"][0][1])
 
 
 def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_second_run_finds_what_the_first_prepared(tracking_uri, sliced, monkey
         monkeypatch.setattr(f"rna_s2.pipeline.steps.{step}", lambda *a, **k: pytest.fail("is made again"))
     second = main(arguments(sliced))
     assert first.run_id != second.run_id and first.prepared.data.digest == second.prepared.data.digest
-    assert figures(first.run_id) == figures(second.run_id)
+    assert metrics_of(first.run_id) == metrics_of(second.run_id)
     assert [len(list(Path(".cache", name).glob("[!.]*"))) for name in ("encoded", "checkpoints")] == [1, 2]
 
 
@@ -156,7 +156,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_training_is_resumed_to_the_figures_of_an_unbroken_one(tracking_uri, sliced):
+def test_a_killed_training_is_resumed_to_the_metrics_of_an_unbroken_one(tracking_uri, sliced):
     whole = main(arguments(sliced, "--epochs", "3"))
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_IN_EPOCH_1, *arguments(sliced, "--epochs", "3")],
@@ -166,12 +166,12 @@ def test_a_killed_training_is_resumed_to_the_figures_of_an_unbroken_one(tracking
     client = MlflowClient()
     runs = client.search_runs([client.get_run(whole.run_id).info.experiment_id])
     (broken,) = [run for run in runs if run.info.run_id != whole.run_id]
-    assert broken.info.status == "RUNNING" and [e for e, _ in figures(broken.info.run_id)["val/loss"]] == [0]
+    assert broken.info.status == "RUNNING" and [e for e, _ in metrics_of(broken.info.run_id)["val/loss"]] == [0]
 
     resumed = main(["--resume", broken.info.run_id])  # its config comes from the run
     assert resumed.run_id == broken.info.run_id
     assert client.get_run(resumed.run_id).info.status == "FINISHED"
-    assert figures(resumed.run_id) == figures(whole.run_id)
+    assert metrics_of(resumed.run_id) == metrics_of(whole.run_id)
     for a, b in zip(whole.result.network.parameters(), resumed.result.network.parameters(), strict=True):
         assert a.equal(b)
 
@@ -193,16 +193,16 @@ def test_a_training_is_resumed_from_the_runs_own_copy(tracking_uri, sliced, monk
     assert files(broken.info.run_id, "checkpoints") == {f"checkpoints/{BEST}", f"checkpoints/{LAST}"}
     shutil.rmtree(".cache")
     resumed = main(["--resume", broken.info.run_id])
-    assert figures(resumed.run_id) == figures(whole.run_id)
+    assert metrics_of(resumed.run_id) == metrics_of(whole.run_id)
 
 
 def test_a_finished_run_is_gone_on_with_only_for_more_epochs(tracking_uri, sliced, caplog):
     client = MlflowClient()
     run_id = main(arguments(sliced, "--registered_name", "tiny")).run_id
-    before = figures(run_id)
+    before = metrics_of(run_id)
     with caplog.at_level(logging.INFO):
         again = main(["--resume", run_id])
-    assert "nothing is logged again" in caplog.text and again.model_version is None and figures(run_id) == before
+    assert "nothing is logged again" in caplog.text and again.model_version is None and metrics_of(run_id) == before
     with pytest.raises(UserError, match="another seed"):
         main(["--resume", run_id, "--seed", "7"])
     run = client.get_run(run_id)
@@ -214,7 +214,7 @@ def test_a_finished_run_is_gone_on_with_only_for_more_epochs(tracking_uri, slice
     assert run.data.params["training.epoch"] == "2" and run.data.tags["used.training.epoch"] == "3"
     config = yaml.safe_load(Path(client.download_artifacts(run_id, "config.yaml")).read_text())
     assert config["training"]["epoch"] == 3
-    assert figures(run_id)["val/loss"] == longer.result.fit.history["val/loss"]
+    assert metrics_of(run_id)["val/loss"] == longer.result.fit.history["val/loss"]
 
 
 def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkeypatch, capsys):
@@ -226,12 +226,12 @@ def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkey
             raise ConnectionError(away)
         real(client, run_id, action)
 
-    def logged(*_, **__):
+    def refused(*_, **__):
         raise UserError(away)
 
     with monkeypatch.context() as patch:
         patch.setattr(rna_s2.tracking.runs, "perform", perform)
-        patch.setattr(rna_s2.pipeline.train_s2, "log_model", logged)
+        patch.setattr(rna_s2.pipeline.train_s2, "log_model", refused)
         said = error_of(capsys, *arguments(sliced, "--registered_name", "tiny"))
     run_id = re.search(r"connection refused; the training itself is done .* resume=(\w+) logs the model", said)[1]
     resumed = main(["--resume", run_id])
@@ -239,13 +239,13 @@ def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkey
     (kept,) = Path("outputs/unsent").glob("*.jsonl")
     resend(kept)
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
-    assert figures(run_id) == figures(whole.run_id)
-    assert resumed.result.fit.history["val/loss"] == whole.result.fit.history["val/loss"] == figures(run_id)["val/loss"]
+    assert metrics_of(run_id) == metrics_of(whole.run_id)
+    assert resumed.result.fit.history["val/loss"] == whole.result.fit.history["val/loss"] == metrics_of(run_id)["val/loss"]
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tracking_uri, sliced, capsys):
     run_id = main(arguments(sliced)).run_id
-    with alone(Path(".cache/checkpoints") / run_id):
+    with training_lock(Path(".cache/checkpoints") / run_id):
         assert "another process is training there" in error_of(capsys, "--resume", run_id)
     assert MlflowClient().get_run(run_id).info.status == "FINISHED"
 

@@ -6,9 +6,12 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from rna_s2.options.places import PROJECT_ROOT
 
 
 def default_workers() -> int:
@@ -45,6 +48,20 @@ def interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def own_code_first() -> Iterator[None]:
+    """Processes that are started in the block import the code of this one.
+
+    They search where this process does, and a logged model that was loaded here has put its own copy of the code in front.
+    """
+    path = str(PROJECT_ROOT)
+    sys.path.insert(0, path)
+    try:
+        yield
+    finally:
+        sys.path.remove(path)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -1,1 +1,1 @@
-"""The training loop that both stages share, on PyTorch Lightning: seeds, checkpoints, resuming, figures per epoch."""
+"""The training loop that both stages share, on PyTorch Lightning: seeds, checkpoints, resuming, metrics per epoch."""

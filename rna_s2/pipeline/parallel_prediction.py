@@ -17,7 +17,13 @@ from multiprocessing import get_context
 
 import torch
 
-from rna_s2.engine.processes import default_workers, end_with_parent, interrupts_ignored, keep_freed_memory
+from rna_s2.engine.processes import (
+    default_workers,
+    end_with_parent,
+    interrupts_ignored,
+    keep_freed_memory,
+    own_code_first,
+)
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, chunks, predict_each
 from rna_s2.rna import formats
@@ -85,7 +91,7 @@ def predict_on(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
     try:
         for part in parts:
-            with interrupts_ignored():  # inherited by the processes that this starts, until they are ready (_start)
+            with own_code_first(), interrupts_ignored():  # inherited by the processes that this starts, until they are ready (_start)
                 waiting.append(pool.submit(_predict, part))
             if len(waiting) > 2 * workers:
                 yield from _collected(waiting.popleft(), seconds)

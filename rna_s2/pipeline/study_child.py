@@ -8,13 +8,14 @@ import time
 import numpy as np
 import pandas as pd
 
+from rna_s2.fitting.split import sampled_share
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.prepare import Prepared, prepare
 from rna_s2.pipeline.study_config import Child
 from rna_s2.pipeline.train_s2 import log_evaluations, run_train
 from rna_s2.rna.boxes import ragged_take
 from rna_s2.s2.rules import rule_scores
-from rna_s2.s2.training import drawn_share, evaluation, split_rows
+from rna_s2.s2.training import evaluation, split_rows
 from rna_s2.tracking.runs import start_run
 from rna_s2.tracking.studies import CHILD_STAGE, DIGEST, STUDY
 
@@ -52,7 +53,7 @@ def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) 
         data = prepared.data
         parts = dict(zip(("train", "val", "test"), split_rows(data, config.split, config.seed), strict=True))
         seqs = sequences(prepared) if child.variant.scorer == "energy" else ()
-        learned = drawn_share(parts["train"], config.training.row_share, config.seed)
+        learned = sampled_share(parts["train"], config.training.row_share, config.seed)
         scores = rule_scores(child.variant.scorer, data, learned, seqs=seqs, seed=config.seed)
         evaluations = {
             part: evaluation(data, rows, scores[ragged_take(data.offsets, rows)[0]])

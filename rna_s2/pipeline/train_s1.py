@@ -6,36 +6,35 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import Field, model_validator
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable, Ragged
-from rna_s2.engine.tracker import MemoryTracker, Tracker
-from rna_s2.fitting.loop import alone, checkpoint_folder
+from rna_s2.engine.tracker import Tracker
+from rna_s2.fitting.module import MONITOR
 from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
 from rna_s2.pipeline.steps.segments import training_segments
+from rna_s2.pipeline.training_run import training_run
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.s1.card import network_card
 from rna_s2.s1.config import S1Config, SegmentRule, SyntheticTranscripts
 from rna_s2.s1.model import check_network_folder, save_network
 from rna_s2.s1.network import receptive_field, weight_count
-from rna_s2.s1.training import MONITOR, TrainResult, train
-from rna_s2.tracking.artifacts import fetch_checkpoints
+from rna_s2.s1.training import TrainResult, train
 from rna_s2.tracking.models import NETWORK_FOLDER, S1_MODEL
-from rna_s2.tracking.registry import log_model
-from rna_s2.tracking.runs import MlflowTracker, child_runs, git_tags, resolve_run_id, start_run
+from rna_s2.tracking.registry import LoggedModel, log_model
+from rna_s2.tracking.runs import MlflowTracker, child_runs, git_tags
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class TrainS1Config(S1Config):
         return self
 
 
-CONFIG_FILE = "config.yaml"
+STAGE = "train_s1"
 CARD_PACKAGES = ("torch", "ViennaRNA")
 """Packages whose versions the card names."""
 NOT_ABOUT_THE_NETWORK = {"resume", "experiment", "cache_dir", "out_dir"}
@@ -88,12 +87,12 @@ NOT_ABOUT_THE_NETWORK = {"resume", "experiment", "cache_dir", "out_dir"}
 
 @dataclass(frozen=True)
 class TrainS1Report:
-    """What a tracked training gave."""
+    """What a tracked training gave; where no model is logged, its URI is empty."""
 
     run_id: str
     result: TrainResult
-    model_uri: str
-    model_version: str | None
+    model_uri: str = ""
+    model_version: str | None = None
 
 
 def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[dict[str, object]]]:
@@ -175,60 +174,41 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
     """
     if config.out_dir:
         check_network_folder(config.out_dir)
-    run_id = resolve_run_id(config.resume) if config.resume else None
-    name = f"{COMMAND} {config.name} seed{config.seed}"
-    with ExitStack() as stack:
-        if run_id is not None:
-            stack.enter_context(alone(checkpoint_folder(config.cache_dir, run_id)))
-        tracker = stack.enter_context(
-            start_run(COMMAND, name, experiment=config.experiment, tags={"model": config.name}, run_id=run_id)
-        )
-        folder = checkpoint_folder(config.cache_dir, tracker.run_id)
-        if run_id is None:
-            _log_config(config, tracker)
+    name = f"{STAGE} {config.name} seed{config.seed}"
+    with training_run(
+        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.cache_dir,
+        tags={"model": config.name},
+    ) as run:
+        run_id = run.tracker.run_id
         files = config.in_file or training_segments(
-            config.transcripts, config.segments, config.cache_dir, child_runs(tracker.run_id)
+            config.transcripts, config.segments, config.cache_dir, child_runs(run_id)
         )
-        told = MemoryTracker() if tracker.was_finished else tracker  # the inputs of a finished run stand there already
-        table, data = read_tables(files, told)
+        table, data = read_tables(files, run.inputs)
         table, excluded = without_transcripts(table, config.exclude)
-        if run_id is None:
-            stack.enter_context(alone(folder))
-        else:
-            fetch_checkpoints(run_id, folder)
         result = train(
-            config, table, seed=config.seed, folder=folder, tracker=tracker, progress=progress,
+            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
             max_seconds=60 * config.max_minutes or None,
         )
         about = describe(config, table, result) | {
-            "data": data, "excluded": excluded, "command": command, "run_id": tracker.run_id, **git_tags()
+            "data": data, "excluded": excluded, "command": command, "run_id": run_id, **git_tags()
         }
-        if tracker.was_finished and not result.fit.trained:
-            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
-            if config.out_dir:
-                save_network(result.network, config.out_dir, about, network_card(about))
-            report = TrainS1Report(tracker.run_id, result, "", None)
-        else:
-            if run_id is not None:
-                _log_config(config, tracker)
-            report = _log_result(config, table, result, about, tracker)
+        if config.out_dir:
+            save_network(result.network, config.out_dir, about, network_card(about))
+        report = TrainS1Report(run_id, result)
+        if run.has_results(result.fit):
+            _log_result(result, about, run.tracker)
+            with run.logs_model():
+                model = _log_network(config, table, result, about, run.tracker)
+            report = replace(report, model_uri=model.uri, model_version=model.version)
     logger.info(
         "%s: %d rows trained, %d epochs, au-ROC %.4f, box sensitivity %.4f at %.1f boxes per row",
         name, len(result.train_rows), result.fit.epochs,
-        *(result.figures[figure] for figure in ("auroc", "box_sensitivity", "boxes_per_row")),
+        *(result.metrics[metric] for metric in ("auroc", "box_sensitivity", "boxes_per_row")),
     )
     return report
 
 
-def _log_config(config: TrainS1Config, tracker: Tracker) -> None:
-    tracker.params(config.model_dump(mode="json", exclude={"resume"}))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CONFIG_FILE
-        path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"resume"}), sort_keys=False), "utf-8")
-        tracker.artifact(path)
-
-
-def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dict[str, object]:
+def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dict[str, Any]:
     """What is kept with a network about its training."""
     return {
         "config": config.model_dump(mode="json", exclude=NOT_ABOUT_THE_NETWORK),
@@ -237,33 +217,28 @@ def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dic
         "val_rows": len(result.val_rows),
         "epochs": result.fit.epochs,
         "precision": result.fit.precision,
-        "figures": {name: value if math.isfinite(value) else None for name, value in result.figures.items()},
+        "figures": {name: value if math.isfinite(value) else None for name, value in result.metrics.items()},
         "weights": weight_count(result.network),
         "receptive_field": 2 * receptive_field(config.network) + 1,
         "versions": {name: version(name) for name in CARD_PACKAGES},
     }
 
 
-def _log_result(
-    config: TrainS1Config, table: BoxTable, result: TrainResult, about: dict[str, object], tracker: MlflowTracker
-) -> TrainS1Report:
-    tracker.metrics(
-        {
-            "fit_seconds": result.fit.seconds, "weights": about["weights"], "receptive_field": about["receptive_field"],
-            **{f"kept/{name}": value for name, value in result.figures.items()},
-        },
-        step=result.fit.epochs - 1,
-    )
+def _log_result(result: TrainResult, about: dict[str, Any], tracker: Tracker) -> None:
+    kept = {f"kept/{name}": value for name, value in result.metrics.items()}
+    counts = {name: about[name] for name in ("weights", "receptive_field")}
+    tracker.metrics({"fit_seconds": result.fit.seconds, **counts, **kept}, step=result.fit.epochs - 1)
+
+
+def _log_network(
+    config: TrainS1Config, table: BoxTable, result: TrainResult, about: dict[str, Any], tracker: MlflowTracker
+) -> LoggedModel:
+    shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / NETWORK_FOLDER
-        card = network_card(about)
-        save_network(result.network, folder, about, card)
-        if config.out_dir:
-            save_network(result.network, config.out_dir, about, card)
-        shortest = table.lengths[result.val_rows].argsort(kind="stable")[:1]
-        model = log_model(
+        save_network(result.network, folder, about, network_card(about))
+        return log_model(
             tracker, folder, S1_MODEL, name=config.name, registered_name=config.registered_name,
             input_example=pd.DataFrame({"seq": table.frame["seq"].iloc[result.val_rows[shortest]].tolist()}),
-            metrics={MONITOR: result.figures["auroc"]}, step=result.fit.epochs - 1,
+            metrics={MONITOR: result.metrics["auroc"]}, step=result.fit.epochs - 1,
         )
-    return TrainS1Report(tracker.run_id, result, model.uri, model.version)

@@ -7,32 +7,31 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from rna_s2.engine.tracker import MemoryTracker, Tracker, untracked
-from rna_s2.fitting.loop import alone, checkpoint_folder
+from rna_s2.engine.tracker import Tracker, untracked
+from rna_s2.fitting.module import MONITOR
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.model_folders import open_model
 from rna_s2.pipeline.prepare import Prepared, prepare, with_table
 from rna_s2.pipeline.structure_metrics import structure_figures
 from rna_s2.pipeline.train_config import TrainConfig
+from rna_s2.pipeline.training_run import CONFIG_FILE, training_run
 from rna_s2.reports.pictures import learning_figure, mean_roc, roc_figure
 from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.training import Evaluation, TrainResult, train
-from rna_s2.tracking.artifacts import fetch_artifact, fetch_checkpoints
+from rna_s2.tracking.artifacts import fetch_artifact
 from rna_s2.tracking.models import NETWORK_FOLDER, S2_ENERGY_MODEL, S2_MODEL
 from rna_s2.tracking.registry import LoggedModel, log_model
-from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id, start_run
+from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
+STAGE = "train"
 EXAMPLE_ROWS = 2
 
 
@@ -74,58 +73,30 @@ def run_train(
     Raises:
         UserError: the data, the config, the run to resume or the tracking store cannot be used.
     """
-    run_id = resolve_run_id(config.resume) if config.resume else None
-    tags = {"features": config.features.kind, "model": config.name, **tags}
-    with ExitStack() as stack:
-        if run_id is not None:
-            stack.enter_context(alone(checkpoint_folder(config.data.cache_dir, run_id)))
-        tracker = stack.enter_context(start_run(
-            "train", run_name(config), experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id
-        ))
-        folder = checkpoint_folder(config.data.cache_dir, tracker.run_id)
-        if run_id is None:
-            _log_config(config, tracker)
+    name = run_name(config)
+    with training_run(
+        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.data.cache_dir,
+        tags={"features": config.features.kind, "model": config.name, **tags}, parent_run_id=parent_run_id,
+    ) as run:
         start = open_model(config.start, Scorer.load) if config.start else None
-        data = with_table(config.data, untracked if parent_run_id else child_runs(tracker.run_id))
-        told = MemoryTracker() if tracker.was_finished else tracker  # the inputs of a finished run stand there already
-        prepared = prepare(data, config.pruning, config.features, config.seed, told)
-        if run_id is None:
-            stack.enter_context(alone(folder))
-        else:
-            fetch_checkpoints(run_id, folder)
+        data = with_table(config.data, untracked if parent_run_id else child_runs(run.tracker.run_id))
+        prepared = prepare(data, config.pruning, config.features, config.seed, run.inputs)
         result = train(
-            config, prepared.data, seed=config.seed, folder=folder, tracker=tracker, progress=progress, start=start
+            config, prepared.data, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
+            start=start,
         )
-        if tracker.was_finished and not result.fit.trained:
-            logger.info("run %s had finished and has no epoch left to train: nothing is logged again", run_id)
-            return TrainReport(tracker.run_id, result, prepared)
-        if run_id is not None:
-            _log_config(config, tracker)
-        _log_result(config, prepared, result, tracker)
-        try:
-            model = _log_network(config, prepared, result, tracker) if keep_model else None
-        except UserError as error:
-            raise UserError(
-                f"{error}; the training itself is done and its checkpoints are kept in {folder}: when that is mended, "
-                f"train with resume={tracker.run_id} logs the model"
-            ) from error
+        report = TrainReport(run.tracker.run_id, result, prepared)
+        if run.has_results(result.fit):
+            _log_result(config, prepared, result, run.tracker)
+            if keep_model:
+                with run.logs_model():
+                    model = _log_network(config, prepared, result, run.tracker)
+                report = replace(report, model_uri=model.uri, model_version=model.version)
     logger.info(
         "%s: au-ROC (mean over rows) training %.4f, validation %.4f, best epoch %d of %d",
-        run_name(config), result.train.metrics["auroc"], result.val.metrics["auroc"],
-        result.fit.best_epoch + 1, result.fit.epochs,
+        name, result.train.metrics["auroc"], result.val.metrics["auroc"], result.fit.best_epoch + 1, result.fit.epochs,
     )
-    if model is None:
-        return TrainReport(tracker.run_id, result, prepared)
-    return TrainReport(tracker.run_id, result, prepared, model.uri, model.version)
-
-
-def _log_config(config: TrainConfig, tracker: Tracker) -> None:
-    tracker.params(config.model_dump(mode="json", exclude={"resume"}))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CONFIG_FILE
-        content = config.model_dump(mode="json", exclude={"resume"})
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        tracker.artifact(path)
+    return report
 
 
 def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: Tracker) -> None:
@@ -153,20 +124,20 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
 
 
 def _log_structures(prepared: Prepared, part: str, evaluation: Evaluation, tracker: Tracker, step: int) -> None:
-    """Tell how good the best structure of each row is, and keep a table of the rows."""
-    figures = structure_figures(prepared, evaluation)
-    if figures is None:
-        logger.info("no structures: the features do not tell the places and sizes of boxes")
+    """Logs how good the best structure of each row is, and a table of the rows."""
+    compared = structure_figures(prepared, evaluation)
+    if compared is None:
+        logger.info("no structures: the features do not hold the places and sizes of boxes")
         return
-    tracker.metrics({f"{part}/{name}": value for name, value in figures.metrics.items()}, step=step)
+    tracker.metrics({f"{part}/{name}": value for name, value in compared.metrics.items()}, step=step)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{part}_structures.csv"
-        figures.rows.assign(source_row=prepared.data.source_row[evaluation.rows]).to_csv(path, index=False)
+        compared.rows.assign(source_row=prepared.data.source_row[evaluation.rows]).to_csv(path, index=False)
         tracker.artifact(path, "rows")
 
 
 def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], tracker: Tracker, step: int = 0) -> None:
-    """Tell the figures of the scored parts (``train``, ``val``, ``test``), and keep a table of each part's rows."""
+    """Logs the metrics of the scored parts (``train``, ``val``, ``test``), and a table of each part's rows."""
     tracker.metrics(
         {
             f"{'test' if part == 'test' else f'best/{part}'}/{name}": value
@@ -184,13 +155,13 @@ def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], t
 
 def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
     best = result.fit.best_epoch
-    kind = S2_ENERGY_MODEL if config.features.kind in WHOLE_SEQUENCE_KINDS else S2_MODEL
+    model_type = S2_ENERGY_MODEL if config.features.kind in WHOLE_SEQUENCE_KINDS else S2_MODEL
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
         return log_model(
-            tracker, model_folder, kind, name=config.name, registered_name=config.registered_name,
-            input_example=example_rows(prepared), metrics={"val/auroc": result.val.metrics["auroc"]}, step=max(best, 0),
+            tracker, model_folder, model_type, name=config.name, registered_name=config.registered_name,
+            input_example=example_rows(prepared), metrics={MONITOR: result.val.metrics["auroc"]}, step=max(best, 0),
             tags={"features": config.features.kind},
         )
 

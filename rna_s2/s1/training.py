@@ -1,8 +1,7 @@
-"""Training stage 1: the network as the training loop wants it, its figures, and what is kept of it."""
+"""Training stage 1: the network as the training loop wants it, its metrics, and what is kept of it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,12 @@ from torch import Tensor
 
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.engine.tracker import Tracker
+from rna_s2.fitting.checkpoints import LAST, load_checkpoint
 from rna_s2.fitting.devices import chosen_device
-from rna_s2.fitting.loop import LAST, FitResult, TrackedModule, fit, load_checkpoint
+from rna_s2.fitting.loop import FitOptions, FitResult, fit
+from rna_s2.fitting.module import TrackedModule
+from rna_s2.fitting.optimizers import MuonAdamW
+from rna_s2.fitting.split import split_by_group
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_TYPES, is_in
 from rna_s2.s1.batches import EpochMaps, MapBatch, Maps, OrderedMaps
@@ -24,16 +27,10 @@ from rna_s2.s1.config import S1Config
 from rna_s2.s1.losses import map_losses, on_targets
 from rna_s2.s1.metrics import CellCounts, cell_figures, count_correct, count_on
 from rna_s2.s1.network import ProposalNetwork
-from rna_s2.s1.optimizer import MuonAdamW
 from rna_s2.s1.proposals import CellOutputs, all_proposals, merge
 
-IDENTITY = "s1_identity"
-"""Key under which a checkpoint keeps what it was trained with and on."""
-
-MONITOR = "val/auroc"
-"""The figure that is followed from epoch to epoch, and by which registered networks are compared. Box sensitivity is none:
-at a fixed threshold it goes up and down with the number of proposals."""
-
+LR_SCHEDULE = "cosine_by_progress"
+"""See :data:`rna_s2.fitting.schedules.SCHEDULES`."""
 
 VALIDATION_BATCHES = 4
 """Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
@@ -57,19 +54,17 @@ class BoxCounts:
 
 
 class S1Module(TrackedModule):
-    """The network with its loss, optimiser and figures.
+    """The network with its loss, optimiser and metrics.
 
     Args:
         config: network, training and the selection at which the sensitivity is measured.
         data_digest: of the training rows; a checkpoint of other data is refused.
-        epoch_batches: the training batches, whose number places a step on the learning rate's curve.
         seed: of the weights.
     """
 
-    def __init__(self, config: S1Config, data_digest: str, epoch_batches: EpochMaps, seed: int) -> None:
+    def __init__(self, config: S1Config, data_digest: str, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.epoch_batches = epoch_batches
         self.identity = {
             "network": config.network.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
@@ -115,50 +110,25 @@ class S1Module(TrackedModule):
 
     def summarise(self, part: str, outputs: list[tuple[dict[str, Tensor], Any]]) -> dict[str, float]:
         names = outputs[0][0]
-        figures = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
+        metrics = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
         measured = [m for _, m in outputs if m is not None]
         if measured:
-            figures |= cell_figures(sum((cells for cells, _ in measured), CellCounts.zero()))
-            figures |= box_figures([boxes for _, boxes in measured])
-        return figures
+            metrics |= cell_figures(sum((cells for cells, _ in measured), CellCounts.zero()))
+            metrics |= box_metrics([boxes for _, boxes in measured])
+        return metrics
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         training = self.config.training
         convolutions = [p for p in self.network.parameters() if p.ndim == 4]
-        known = {id(p) for p in convolutions}
-        return MuonAdamW(
-            convolutions, [p for p in self.network.parameters() if id(p) not in known],
-            muon_lr=training.muon_lr, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay,
-            muon_weight_decay=training.muon_weight_decay,
+        others = [p for p in self.network.parameters() if p.ndim != 4]
+        optimizer = MuonAdamW(
+            convolutions, others, muon_lr=training.muon_lr, lr=training.lr, betas=training.betas,
+            weight_decay=training.weight_decay, muon_weight_decay=training.muon_weight_decay,
         )
-
-    def on_train_batch_start(self, batch: MapBatch, batch_idx: int) -> None:
-        training = self.config.training
-        progress = (self.current_epoch + batch_idx / len(self.epoch_batches)) / training.epoch
-        for group in self.optimizers().param_groups:
-            group["lr"] = group["peak_lr"] * rate_share(progress, training.warmup_share)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[IDENTITY] = self.identity
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint.get(IDENTITY, {})
-        wrong = [name for name, value in self.identity.items() if kept.get(name) != value]
-        if wrong:
-            raise UserError(
-                f"the checkpoint was made with another {', '.join(wrong)}; resume with the same config and data, "
-                "or start a new run"
-            )
+        return self.scheduled(optimizer, LR_SCHEDULE, training.warmup_share)
 
 
-def rate_share(progress: float, warmup_share: float) -> float:
-    """Share of the largest learning rate at a point of the training (0..1): rises in a line, falls along a cosine."""
-    if progress < warmup_share:
-        return progress / warmup_share + 1e-3
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share)))
-
-
-def box_figures(counts: Sequence[BoxCounts]) -> dict[str, float]:
+def box_metrics(counts: Sequence[BoxCounts]) -> dict[str, float]:
     """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row."""
     found, target = sum(c.found for c in counts), sum(c.target for c in counts)
     rows = sum(c.rows for c in counts)
@@ -179,16 +149,12 @@ def split_rows(frame: pd.DataFrame, config: S1Config, seed: int) -> tuple[np.nda
     Raises:
         UserError: one of the two would be empty.
     """
-    fits = frame["seq"].str.len().to_numpy() <= config.data.max_len
+    fits = np.flatnonzero(frame["seq"].str.len().to_numpy() <= config.data.max_len)
     group = pd.factorize(frame["transcript_id"])[0] if "transcript_id" in frame else np.full(len(frame), -1)
-    alone = group < 0
-    group[alone] = group.max(initial=-1) + 1 + np.arange(alone.sum())
+    nameless = group < 0
+    group[nameless] = group.max(initial=-1) + 1 + np.arange(nameless.sum())
     rng = np.random.default_rng(seed)
-    groups = rng.permutation(np.unique(group[fits]))
-    sizes = np.bincount(group[fits], minlength=group.max(initial=-1) + 1)
-    validating = groups[np.cumsum(sizes[groups]) - sizes[groups] < config.data.val_share * fits.sum()]
-    val_side = np.isin(group, validating)
-    train, val = np.flatnonzero(fits & ~val_side), np.flatnonzero(fits & val_side)
+    val, train = (fits[part] for part in split_by_group(group[fits], config.data.val_share, rng, at_least=True))
     if not len(train) or not len(val):
         raise UserError(
             f"{len(frame)} rows give {len(train)} that train and {len(val)} that validate (data.max_len "
@@ -205,14 +171,14 @@ class TrainResult:
 
     Attributes:
         network: with that epoch's weights.
-        fit: what the loop reported; its figures are those of the last epoch.
-        figures: of these weights on the validation rows, in single precision.
+        fit: what the loop reported; its metrics are those of the last epoch.
+        metrics: of these weights on the validation rows, in single precision.
         train_rows, val_rows: the split.
     """
 
     network: ProposalNetwork
     fit: FitResult
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     train_rows: np.ndarray
     val_rows: np.ndarray
 
@@ -244,20 +210,17 @@ def train(
         )
     except ValueError as error:
         raise UserError(f"{table.source}: {error} (short_len {training.short_len}); give other segments") from error
-    module = S1Module(config, table.digest, batches, seed)
+    module = S1Module(config, table.digest, seed)
     val_batches = OrderedMaps(maps, val_rows, VALIDATION_BATCHES * training.batch_pixels)
-    result = fit(
-        module, batches, val_batches, epochs=training.epoch, seed=seed,
-        folder=folder, tracker=tracker, precision=training.precision, monitor=MONITOR, progress=progress,
-        max_seconds=max_seconds,
-    )
+    options = FitOptions(training.epoch, seed, training.precision, progress=progress, max_seconds=max_seconds)
+    result = fit(module, batches, val_batches, options, folder=folder, tracker=tracker)
     module.load_state_dict(load_checkpoint(folder / LAST)["state_dict"])
-    figures = evaluate(module, val_batches)
-    return TrainResult(module.network.cpu().eval(), result, figures, train_rows, val_rows)
+    metrics = evaluate(module, val_batches)
+    return TrainResult(module.network.cpu().eval(), result, metrics, train_rows, val_rows)
 
 
 def evaluate(module: S1Module, batches: Iterable[MapBatch]) -> dict[str, float]:
-    """The figures of a network on some rows, in single precision, on the GPU where there is one."""
+    """The metrics of a network on some rows, in single precision, on the GPU where there is one."""
     device = chosen_device()
     module.to(device).eval()
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from rna_s2.fitting.loop import BEST, CHECKPOINTS, LAST
+from rna_s2.fitting.checkpoints import BEST, CHECKPOINTS, LAST
 from rna_s2.options.files import atomic_path
 from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
 
