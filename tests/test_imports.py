@@ -86,7 +86,7 @@ def test_every_room_is_known():
 
 
 def test_nothing_is_imported_but_below_the_package():
-    """A module that is imported under two names exists twice in a process: ``s2/`` and ``pruning/`` lie at the top level too."""
+    """A module that is imported under two names exists twice in a process, and ``s2/`` lies at the top level too."""
     files = [*ROOT.glob("*.py"), *(p for f in ("tests", "benchmarks", "docs") for p in (ROOT / f).rglob("*.py"))]
     for path in files:
         wrong = {name.partition(".")[0] for name in imported(path.read_text())} & ROOMS

@@ -16,10 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
+from rna_s2.commands import resend as resend_command
 from rna_s2.options.errors import TERMINATED, UserError, run_command
 from rna_s2.tracking import client as client_module
-from rna_s2.tracking import resend, runs
-from rna_s2.tracking.runs import CONTINUED_AS, environment_text, resolve_run_id, start_run
+from rna_s2.tracking import outbox, provenance
+from rna_s2.tracking.names import run_name
+from rna_s2.tracking.provenance import environment_text
+from rna_s2.tracking.runs import CONTINUED_AS, resolve_run_id, start_run
 
 
 def runs_of(experiment: str) -> list:
@@ -145,7 +148,7 @@ def outer_run(monkeypatch, experiment_id: str, name: str = "bold-snake-391") -> 
     return outer
 
 
-def test_the_run_of_mlflow_run_becomes_ours_in_a_fresh_store(tracking_uri, monkeypatch):
+def test_the_run_of_mlflow_run_becomes_ours_where_it_stands(tracking_uri, monkeypatch):
     outer = outer_run(monkeypatch, "0")
     with start_run("train", "train baseline") as tracker:
         tracker.params({"in_file": "a b.parquet", "epochs": 50})
@@ -158,8 +161,8 @@ def test_the_run_of_mlflow_run_becomes_ours_in_a_fresh_store(tracking_uri, monke
     assert run.info.run_name == "train baseline"
     assert run.data.tags["used.epochs"] == "50"
     assert "used.in_file" not in run.data.tags
-    assert {r.info.run_id for r in runs_of("rna-s2")} == {outer, second.run_id}
-    assert runs_of("Default") == []
+    assert {r.info.run_id for r in runs_of("Default")} == {outer, second.run_id}, "no experiment is renamed"
+    assert runs_of("rna-s2") == []
 
 
 def test_the_experiment_that_the_user_chose_is_kept(tracking_uri, monkeypatch):
@@ -170,23 +173,30 @@ def test_the_experiment_that_the_user_chose_is_kept(tracking_uri, monkeypatch):
     assert [r.info.run_name for r in runs_of("mine")] == ["my own name"]
 
 
-def test_elsewhere_a_pointer_stays_until_the_next_run(tracking_uri, monkeypatch):
+def test_in_another_experiment_a_pointer_stays(tracking_uri, monkeypatch):
     client = MlflowClient()
-    client.create_run("0")  # somebody else's: MLflow's default experiment is not ours to rename
     first = outer_run(monkeypatch, "0")
-    with start_run("train", "one") as one:
+    with start_run("train", "one", experiment="rna-s2") as one:
         pass
     client.set_terminated(first)  # what `mlflow run` does at its end
     second = outer_run(monkeypatch, "0")
-    with start_run("train", "two") as two:
+    with start_run("train", "two", experiment="rna-s2") as two:
         pass
     assert {r.info.run_id for r in runs_of("rna-s2")} == {one.run_id, two.run_id}
     assert all(r.data.tags["mlflow.project.entryPoint"] == "train" for r in runs_of("rna-s2"))
-    assert len(runs_of("Default")) == 2
-    assert client.get_run(first).info.lifecycle_stage == "deleted"
+    assert {r.info.run_id for r in runs_of("Default")} == {first, second}, "nothing is deleted"
+    assert client.get_run(first).info.run_name.startswith(f"see run {one.run_id[:8]}")
     assert client.get_run(second).data.tags[CONTINUED_AS] == two.run_id
     assert resolve_run_id(first) == one.run_id
     assert resolve_run_id(one.run_id) == one.run_id
+
+
+def test_names_of_runs():
+    assert run_name("prune", Path("a/table.parquet")) == "prune table.parquet"
+    assert run_name("train", "lstm_attn", "hid20x4", seed=0) == "train lstm_attn hid20x4 seed0"
+    assert run_name("train", "baseline", "", seed=3) == "train baseline seed3"
+    assert run_name("register_structure_model", "rna-structure") == "register rna-structure"
+    assert run_name("study_child", "trees", seed=1) == "score trees seed1"
 
 
 def test_only_a_run_of_the_same_stage_is_gone_on_with(tracking_uri):
@@ -230,8 +240,8 @@ def test_a_copy_within_another_repository_has_no_commit(tmp_path, monkeypatch):
     subprocess.run([*outer, "commit", "-q", "--allow-empty", "-m", "outer"], check=True)
     (tmp_path / "copy").mkdir()
     for folder, known in ((tmp_path, True), (tmp_path / "copy", False)):
-        monkeypatch.setattr(runs, "PROJECT_ROOT", folder)
-        assert (runs.git_tags.__wrapped__()["git_commit"] != "unknown") == known
+        monkeypatch.setattr(provenance, "PROJECT_ROOT", folder)
+        assert (provenance.git_tags.__wrapped__()["git_commit"] != "unknown") == known
 
 
 @pytest.mark.parametrize("name", ["tool/../../f1", "a//b", "x" * 300 + "/f1", "50 %/f1", "tool/$x_{$/f1", "./a"])
@@ -260,9 +270,14 @@ def test_an_explicit_experiment_wins(tracking_uri, monkeypatch):
 
 def test_the_environment_names_an_experiment(tracking_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", MlflowClient().create_experiment("numbered"))
     with start_run("train", "one"):
         pass
     assert len(runs_of("named")) == 1
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    with start_run("train", "one"):
+        pass
+    assert len(runs_of("numbered")) == 1
 
 
 def test_unknown_runs_and_deleted_experiments_are_one_line(tracking_uri):
@@ -320,14 +335,14 @@ class Outage:
 
     def __init__(self, monkeypatch) -> None:
         self.down = False
-        real = runs.perform
+        real = outbox.perform
 
         def perform(client, run_id, action):
             if self.down:
                 raise MlflowException("API request failed with exception: connection refused")
             real(client, run_id, action)
 
-        monkeypatch.setattr(runs, "perform", perform)
+        monkeypatch.setattr(outbox, "perform", perform)
 
 
 @pytest.fixture
@@ -337,7 +352,7 @@ def outage(monkeypatch) -> Outage:
 
 def test_what_a_server_missed_is_sent_when_it_is_back(tracking_uri, outage, monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(outbox.time, "monotonic", lambda: now[0])
     with start_run("train", "x") as tracker:
         tracker.metrics({"loss": 3.0}, step=1)
         outage.down = True
@@ -367,11 +382,11 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
     assert f"python -m rna_s2.commands.resend {kept}" in caplog.text
     assert MlflowClient().get_run(tracker.run_id).info.status == "RUNNING"
 
-    monkeypatch.setattr(resend, "perform", runs.perform)
+    monkeypatch.setattr(outbox, "perform", outbox.perform)
     with pytest.raises(UserError, match="cannot be reached"):
-        resend.main([str(kept)])
+        resend_command.main([str(kept)])
     outage.down = False
-    resend.main([str(kept)])
+    resend_command.main([str(kept)])
     run = MlflowClient().get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 2.0}
@@ -382,7 +397,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
 
 
 def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeypatch):
-    monkeypatch.setattr(resend, "perform", runs.perform)
+    monkeypatch.setattr(outbox, "perform", outbox.perform)
     with pytest.raises(ZeroDivisionError), start_run("train", "x") as tracker:
         run_id = tracker.run_id
         outage.down = True
@@ -401,9 +416,9 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeyp
         tracker.metrics({"loss": 0.5}, step=2)
     outage.down = False
     first, third = sorted(Path("outputs/unsent").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    resend.main([str(first)])
+    resend_command.main([str(first)])
     assert MlflowClient().get_run(run_id).info.status == "RUNNING", "it is for the last part to say how the run ended"
-    resend.main([str(third)])
+    resend_command.main([str(third)])
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 0.5}
@@ -413,7 +428,7 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeyp
 
 
 def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, monkeypatch, caplog):
-    monkeypatch.setattr(resend, "perform", runs.perform)
+    monkeypatch.setattr(outbox, "perform", outbox.perform)
     with start_run("train", "x") as tracker:
         outage.down = True
         tracker.text("report", "report.txt")
@@ -421,7 +436,7 @@ def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, monkey
     outage.down = False
     (kept,) = Path("outputs/unsent").glob("*.jsonl")
     shutil.rmtree(kept.with_suffix(".files"))
-    resend.main([str(kept)])
+    resend_command.main([str(kept)])
     assert "report.txt: is gone" in caplog.text
     assert MlflowClient().get_run(tracker.run_id).data.metrics == {"loss": 2.0}
 
@@ -437,14 +452,14 @@ def test_without_room_for_what_waits_the_run_goes_on(tracking_uri, outage, caplo
 
 
 def test_what_waited_and_is_then_refused_costs_nothing_else(tracking_uri, outage, monkeypatch, caplog):
-    sent = runs.perform
+    sent = outbox.perform
 
     def refusing(client, run_id, action):
         if not outage.down and "bad" in action.get("values", ()):
             raise MlflowException("no such metric", error_code=INVALID_PARAMETER_VALUE)
         sent(client, run_id, action)
 
-    monkeypatch.setattr(runs, "perform", refusing)
+    monkeypatch.setattr(outbox, "perform", refusing)
     with start_run("train", "x") as tracker:
         outage.down = True
         tracker.text("report", "report.txt")
@@ -473,9 +488,9 @@ def test_resend_refuses_other_files(tmp_path, content, said):
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=said):
-        resend.resend(path)
+        outbox.resend(path)
     with pytest.raises(UserError, match="usage"):
-        resend.main([])
+        resend_command.main([])
 
 
 def test_a_request_that_the_store_refuses_is_an_error_at_once(tracking_uri):

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 import rna_s2.pipeline.steps.featurize
 import rna_s2.pipeline.train_s2
-import rna_s2.tracking.runs
+import rna_s2.tracking.outbox
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
 from rna_s2.commands.train import COMMAND, main
@@ -37,7 +37,7 @@ from rna_s2.pruning.rules import PruningRules
 from rna_s2.reports.pictures import mean_roc
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.training import Evaluation, S2Module
-from rna_s2.tracking.resend import resend
+from rna_s2.tracking.outbox import resend
 
 ROOT = Path(__file__).resolve().parents[1]
 DEBUG = ROOT / "configs" / "debug.yaml"
@@ -219,7 +219,7 @@ def test_a_finished_run_is_gone_on_with_only_for_more_epochs(tracking_uri, slice
 
 def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkeypatch, capsys):
     whole = main(arguments(sliced, "--registered_name", "tiny"))
-    real, away = rna_s2.tracking.runs.perform, "connection refused"
+    real, away = rna_s2.tracking.outbox.perform, "connection refused"
 
     def perform(client, run_id, action):
         if action["action"] == "metrics":
@@ -230,7 +230,7 @@ def test_a_server_that_stays_away_costs_no_training(tracking_uri, sliced, monkey
         raise UserError(away)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rna_s2.tracking.runs, "perform", perform)
+        patch.setattr(rna_s2.tracking.outbox, "perform", perform)
         patch.setattr(rna_s2.pipeline.train_s2, "log_model", refused)
         said = error_of(capsys, *arguments(sliced, "--registered_name", "tiny"))
     run_id = re.search(r"connection refused; the training itself is done .* resume=(\w+) logs the model", said)[1]

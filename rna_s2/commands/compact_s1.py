@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.compact_network import CompactOptions, CompactReport, check_compact_paths, run_compact
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command("compact_s1", CompactOptions, "Make a stage 1 network smaller that says the same.")
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> CompactReport:
     check_compact_paths(options)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.out_dir).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.out_dir))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_compact(options, tracker)
 
 

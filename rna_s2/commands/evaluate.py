@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.evaluate import EvaluateOptions, Evaluation, run_evaluate
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command(
     "evaluate", EvaluateOptions,
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> Evaluation:
     options = parse(COMMAND, argv)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.known).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.known))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_evaluate(options, tracker)
 
 

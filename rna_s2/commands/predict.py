@@ -9,6 +9,7 @@ from rna_s2.engine.processes import keep_freed_memory
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.predict_file import PredictOptions, PredictReport, check_out_dir, run_predict
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command(
     "predict", PredictOptions, "From a FASTA file to secondary structures, drawings, and a page that shows them.", config=""
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> PredictReport:
     keep_freed_memory()
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.sequences).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.sequences))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_predict(options, tracker)
 
 

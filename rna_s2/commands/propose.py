@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.steps.propose import ProposeOptions, ProposeResult, check_propose_paths, run_propose
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command("propose", ProposeOptions, "Propose boxes for sequences with the stage 1 network.")
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> ProposeResult:
     check_propose_paths(options)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.in_file).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.in_file))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_propose(options, tracker)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.steps.prune import PruneOptions, PruneRun, check_prune_paths, run_prune
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command("prune", PruneOptions, "Thin out the boxes that stage 1 proposes, rule by rule.")
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> PruneRun:
     check_prune_paths(options)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.in_file).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.in_file))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         run = run_prune(options, tracker)
         tracker.artifact(Path(options.out_file), "table")
         return run

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rna_s2.options.errors import UserError, run_command
-from rna_s2.tracking.resend import resend
+from rna_s2.tracking.outbox import resend
 
 logger = logging.getLogger(__name__)
 

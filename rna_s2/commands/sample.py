@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.sample import SampleOptions, SampleReport, check_sample_paths, run_sample
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command("sample", SampleOptions, "Make the sample from transcripts and the network.")
 
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> SampleReport:
         start_run,
     )
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.out_file).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.out_file))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_sample(options, tracker, child_runs(tracker.run_id))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.steps.segments import SegmentsOptions, SegmentsResult, check_segments_paths, run_segments
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command(
     "segments", SegmentsOptions,
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> SegmentsResult:
     check_segments_paths(options)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    name = f"{COMMAND.name} {Path(options.transcripts or options.structures).name}"
+    name = run_name(COMMAND.name, Path(options.transcripts or options.structures))
     with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_segments(options, tracker)
 

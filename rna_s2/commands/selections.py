@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.selections import SelectionsOptions, SelectionsReport, check_selections_paths, run_selections
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command(
     "selections", SelectionsOptions, "Compare selections of proposals: boxes per row against the target boxes found."
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> SelectionsReport:
     check_selections_paths(options)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.in_file).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.in_file))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_selections(options, tracker)
 
 

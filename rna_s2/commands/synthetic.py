@@ -8,6 +8,7 @@ from pathlib import Path
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.steps.synthetic import SyntheticOptions, fasta_path, run_synthetic
+from rna_s2.tracking.names import run_name
 
 COMMAND = Command("synthetic", SyntheticOptions, "Write random sequences with the composition of transcripts as FASTA.")
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     fasta_path(options.out_file)
     from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
-    with start_run(COMMAND.name, f"{COMMAND.name} {Path(options.out_file).name}", experiment=options.experiment) as tracker:
+    name = run_name(COMMAND.name, Path(options.out_file))
+    with start_run(COMMAND.name, name, experiment=options.experiment) as tracker:
         return run_synthetic(options, tracker)
 
 

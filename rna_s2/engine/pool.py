@@ -55,7 +55,7 @@ def run_each(
             while True:
                 # No job waits within the pool: after Ctrl-C, which ends the running ones, a process would go on with it.
                 for k, (name, job) in islice(waiting, workers - len(running)):
-                    with own_code_first(), interrupts_ignored():  # inherited by the process that this may start, until it has a job
+                    with own_code_first(), interrupts_ignored():  # inherited by a process that this starts, until it has a job
                         running[pool.submit(_named, name, work, job)] = k, name
                 if not running:
                     break

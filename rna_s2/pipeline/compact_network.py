@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from rna_s2.engine.tracker import Tracker
-from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import TRAINED_S1, model_folder
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.sequence import encode_many
@@ -29,7 +29,7 @@ from rna_s2.s1.synthetic import random_transcripts
 
 logger = logging.getLogger(__name__)
 
-class CompactOptions(Options):
+class CompactOptions(TrackedOptions):
     """Which network to make smaller, and on what it must say the same."""
 
     model: ProjectPath = Field(TRAINED_S1, min_length=1, description="folder of a trained network, or models:/NAME")
@@ -40,7 +40,6 @@ class CompactOptions(Options):
     n_sequences: int = Field(64, ge=1, description="random sequences on which it must say the same, and as many to compare on")
     length: int = Field(100, ge=10, description="bases of each; memory grows with its square")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sequences")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 @dataclass(frozen=True)

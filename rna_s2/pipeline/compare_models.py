@@ -17,6 +17,7 @@ from rna_s2.fitting.devices import PRECISION_HELP, Precision
 from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.places import PROJECT_ROOT
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.prepare import with_table
 from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.prune import pruned_table
@@ -25,7 +26,8 @@ from rna_s2.pipeline.train_s2 import run_train
 from rna_s2.reports.notebook import run_notebook
 from rna_s2.reports.pictures import mean_roc, roc_figure
 from rna_s2.s2.training import Evaluation
-from rna_s2.tracking.runs import DEFAULT_EXPERIMENT, child_runs, start_run
+from rna_s2.tracking.names import run_name
+from rna_s2.tracking.runs import child_runs, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ MODELS = ("baseline", "s1_features", "lstm_attn", "shuffle_label")
 """Configs of the models that are compared, one per kind of features."""
 
 
-class CompareOptions(SourceOptions):
+class CompareOptions(TrackedOptions, SourceOptions):
     """Options of the whole comparison."""
 
     preset: Literal["debug", "full"] = Field(
@@ -50,7 +52,6 @@ class CompareOptions(SourceOptions):
         0, ge=0, description="trainings at a time, each in a process with its share of the cores; 1: one after the other in"
         " this one; 0: as many as there are cores and models"
     )
-    experiment: str = Field(DEFAULT_EXPERIMENT, min_length=1, description="MLflow experiment")
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
 
 
@@ -106,7 +107,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
     if not NOTEBOOK.is_file():
         raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
     configs = model_configs(options)
-    name = f"compare {', '.join(MODELS)} ({options.preset}) seed{options.seed}"
+    name = run_name("compare", ", ".join(MODELS), f"({options.preset})", seed=options.seed)
     with start_run(
         "compare", name, experiment=options.experiment, tags={"preset": options.preset}
     ) as tracker:

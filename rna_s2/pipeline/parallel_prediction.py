@@ -91,7 +91,7 @@ def predict_on(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (models, options))
     try:
         for part in parts:
-            with own_code_first(), interrupts_ignored():  # inherited by the processes that this starts, until they are ready (_start)
+            with own_code_first(), interrupts_ignored():  # inherited by the processes that this starts, until _start
                 waiting.append(pool.submit(_predict, part))
             if len(waiting) > 2 * workers:
                 yield from _collected(waiting.popleft(), seconds)

@@ -22,6 +22,7 @@ from rna_s2.fitting.devices import chosen_device
 from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, check_folder, file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions
@@ -57,7 +58,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 
 
-class PredictOptions(ModelOptions):
+class PredictOptions(TrackedOptions, ModelOptions):
     """What to predict, with which models, and what to write."""
 
     chain: PipelineOptions = Field(PipelineOptions(), description="how sequences become structures", json_schema_extra=shown())
@@ -72,7 +73,6 @@ class PredictOptions(ModelOptions):
         0, ge=0, description="processes to predict on, of one thread each; 1: this one with all threads; 0: one per core where"
         " there is work for them; the result does not depend on it"
     )
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 @dataclass(frozen=True)

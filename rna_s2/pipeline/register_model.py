@@ -11,10 +11,12 @@ from pydantic import Field
 
 from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.places import ProjectPath
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import save_pipeline
 from rna_s2.pipeline.train_config import SAMPLE
+from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ EXAMPLE = pd.DataFrame({
 """An alanine tRNA of Escherichia coli kept with the model as an example of its input."""
 
 
-class RegisterOptions(ModelOptions):
+class RegisterOptions(TrackedOptions, ModelOptions):
     """What to register, and what its figure is measured on."""
 
     registered_name: str = Field("rna-structure", pattern=MODEL_NAME, description="name in the registry")
@@ -35,7 +37,6 @@ class RegisterOptions(ModelOptions):
     )
     max_rows: int = Field(100, ge=0, description="structures to measure on, drawn at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 def run_register(options: RegisterOptions):
@@ -54,7 +55,7 @@ def run_register(options: RegisterOptions):
     from rna_s2.tracking.registry import log_model
     from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
 
-    with start_run(COMMAND, f"register {options.registered_name}", experiment=options.experiment) as tracker:
+    with start_run(COMMAND, run_name(COMMAND, options.registered_name), experiment=options.experiment) as tracker:
         tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
         tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, {"records": len(found.records)})
         summary = evaluate(known, [own_tool(models, chain)], options.seed).summary

@@ -17,9 +17,10 @@ from rna_s2.boxtables.sensitivity import box_sensitivity
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.boxtables.write import check_table_path, write_table
 from rna_s2.engine.tracker import Step, Tracker, untracked
-from rna_s2.options.base import Options, check_outputs
+from rna_s2.options.base import check_outputs
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath, in_project
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder
 from rna_s2.pipeline.steps.propose import proposals_file
 from rna_s2.pipeline.steps.segments import segments_file
@@ -40,7 +41,7 @@ NETWORK_COLUMN = "proposals_from"
 """Column that names, in every row, the network that proposed its boxes: the SHA-256 of its weights."""
 
 
-class SampleOptions(Options):
+class SampleOptions(TrackedOptions):
     """What the sample is made from."""
 
     transcripts: ProjectPath = Field(
@@ -49,7 +50,6 @@ class SampleOptions(Options):
     model: ProjectPath = Field(SHIPPED_S1, min_length=1, description="folder of a network, or models:/NAME")
     out_file: ProjectPath = Field(SAMPLE, min_length=1, description="the table to write (.parquet, .pkl.gz)")
     cache_dir: str = Field(".cache", description="folder for folded segments and proposals")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 @dataclass(frozen=True)

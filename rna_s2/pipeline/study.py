@@ -29,6 +29,7 @@ from rna_s2.reports.notebook import run_notebook
 from rna_s2.reports.study_table import FIGURES, markdown, summary
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.rules import composition
+from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import MlflowTracker, start_run
 from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table
 
@@ -71,7 +72,7 @@ def run_study(study: StudyConfig, source: Path) -> StudyReport:
     children = resolve(study, source)
     digest = file_digest(children[0].config.data.in_file)
     with start_run(
-        PARENT_STAGE, f"study {study.name}", experiment=study.experiment, tags={STUDY: study.name}
+        PARENT_STAGE, run_name(PARENT_STAGE, study.name), experiment=study.experiment, tags={STUDY: study.name}
     ) as tracker:
         tracker.params(study.model_dump(mode="json", exclude={"overrides", "variants"}))
         tracker.params({"runs": len(children)})

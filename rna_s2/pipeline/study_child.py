@@ -16,6 +16,7 @@ from rna_s2.pipeline.train_s2 import log_evaluations, run_train
 from rna_s2.rna.boxes import ragged_take
 from rna_s2.s2.rules import rule_scores
 from rna_s2.s2.training import evaluation, split_rows
+from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import start_run
 from rna_s2.tracking.studies import CHILD_STAGE, DIGEST, STUDY
 
@@ -42,7 +43,7 @@ def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) 
         config = child.config.model_copy(update={"resume": run_id or ""})
         return run_train(config, parent_run_id=parent_run_id, progress=False, tags=tags, keep_model=False).run_id
     config = child.config
-    name = f"score {child.variant.name} seed{child.seed}"
+    name = run_name(CHILD_STAGE, child.variant.name, seed=child.seed)
     with start_run(
         CHILD_STAGE, name, experiment=config.experiment, tags={"model": child.variant.name, **tags},
         parent_run_id=parent_run_id, run_id=run_id,

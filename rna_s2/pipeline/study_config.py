@@ -13,6 +13,7 @@ from rna_s2.options.base import Options, load_yaml, unknown_keys, validate
 from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import open_model
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.s2.features import GEOMETRY
@@ -38,7 +39,7 @@ class StudyVariant(Options):
     against: str = Field("", description="name of the variant that it is compared with, row by row")
 
 
-class StudyConfig(Options):
+class StudyConfig(TrackedOptions):
     """A study: a base config, variants, seeds, and how to go about it."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the study", json_schema_extra=CONFIG_ONLY)
@@ -59,7 +60,6 @@ class StudyConfig(Options):
     epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the variants'")
     max_rejects: int | None = Field(None, ge=-1, description="unusable rows to go on without, in place of the base's")
     cache_dir: str = Field("", description="folder for tables, datasets and checkpoints, in place of the base's")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     workers: int = Field(0, ge=0, description="trainings at a time, each with its share of the cores; 0: one per core")
     max_minutes: float = Field(
         0, ge=0, description="start no training after so many minutes and report on those there are; 0: no limit"

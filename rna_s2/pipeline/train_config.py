@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from rna_s2.options.base import MODEL_NAME, Options
 from rna_s2.options.command_line import CONFIG_ONLY, shown
 from rna_s2.options.places import ProjectPath, in_project
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules
 from rna_s2.s1.config import SegmentRule
@@ -55,7 +56,7 @@ class DataConfig(SourceOptions):
     cache_dir: str = Field(".cache", description="folder for pruned tables, encoded datasets and checkpoints")
 
 
-class TrainConfig(S2Config):
+class TrainConfig(TrackedOptions, S2Config):
     """A whole training: data, pruning, features, network, split, augmentation, training."""
 
     name: str = Field(
@@ -64,7 +65,6 @@ class TrainConfig(S2Config):
     registered_name: str | None = Field(
         None, pattern=MODEL_NAME, description="name in the model registry; none registers nothing"
     )
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     start: str = Field(
         "", description="stage 2 whose weights the training begins with, of the same features and sizes: folder, or "

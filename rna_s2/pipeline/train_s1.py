@@ -23,6 +23,7 @@ from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.segments import training_segments
 from rna_s2.pipeline.training_run import training_run
 from rna_s2.rna.boxes import Boxes
@@ -33,8 +34,10 @@ from rna_s2.s1.model import check_network_folder, save_network
 from rna_s2.s1.network import receptive_field, weight_count
 from rna_s2.s1.training import TrainResult, train
 from rna_s2.tracking.models import NETWORK_FOLDER, S1_MODEL
+from rna_s2.tracking.names import run_name
+from rna_s2.tracking.provenance import git_tags
 from rna_s2.tracking.registry import LoggedModel, log_model
-from rna_s2.tracking.runs import MlflowTracker, child_runs, git_tags
+from rna_s2.tracking.runs import MlflowTracker, child_runs
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ COMMAND = "train_s1"
 REGISTERED_NAME = "s1-proposals"
 
 
-class TrainS1Config(S1Config):
+class TrainS1Config(TrackedOptions, S1Config):
     """A whole training of stage 1."""
 
     name: str = Field(
@@ -64,7 +67,6 @@ class TrainS1Config(S1Config):
         REGISTERED_NAME, pattern=MODEL_NAME,
         description="name in the registry: letters, digits, spaces, _ and -; none registers nothing",
     )
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
     resume: str = Field("", description="id of a run to go on with after an interruption")
     cache_dir: str = Field(".cache", description="folder for transcripts, folded segments and checkpoints")
@@ -174,7 +176,7 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
     """
     if config.out_dir:
         check_network_folder(config.out_dir)
-    name = f"{STAGE} {config.name} seed{config.seed}"
+    name = run_name(STAGE, config.name, seed=config.seed)
     with training_run(
         config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.cache_dir,
         tags={"model": config.name},

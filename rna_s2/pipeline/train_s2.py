@@ -26,6 +26,7 @@ from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.training import Evaluation, TrainResult, train
 from rna_s2.tracking.artifacts import fetch_artifact
 from rna_s2.tracking.models import NETWORK_FOLDER, S2_ENERGY_MODEL, S2_MODEL
+from rna_s2.tracking.names import run_name
 from rna_s2.tracking.registry import LoggedModel, log_model
 from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id
 
@@ -44,13 +45,6 @@ class TrainReport:
     prepared: Prepared
     model_uri: str = ""
     model_version: str | None = None
-
-
-def run_name(config: TrainConfig) -> str:
-    """What the run is called: the model, its size, its seed."""
-    network = config.network
-    size = f" hid{network.lstm_hid}x{network.lstm_layer}" if config.features.kind == "sequence_encoding" else ""
-    return f"train {config.name}{size} seed{config.seed}"
 
 
 def run_train(
@@ -73,7 +67,9 @@ def run_train(
     Raises:
         UserError: the data, the config, the run to resume or the tracking store cannot be used.
     """
-    name = run_name(config)
+    network = config.network
+    size = f"hid{network.lstm_hid}x{network.lstm_layer}" if config.features.kind == "sequence_encoding" else ""
+    name = run_name(STAGE, config.name, size, seed=config.seed)
     with training_run(
         config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.data.cache_dir,
         tags={"features": config.features.kind, "model": config.name, **tags}, parent_run_id=parent_run_id,

@@ -10,22 +10,23 @@ from pydantic import Field
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.engine.tracker import Step, Tracker, timed, untracked
-from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s2.config import KINDS, FeatureConfig
 from rna_s2.s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, EncodedDataset, Kind, check_dataset_path, load
 from rna_s2.s2.features import FEATURE_NAMES, featurize
 from rna_s2.s2.views import view
+from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
 
 FEATURIZE = CachedStep("featurize", version=2, folder="encoded", libraries=("numpy",))
 
 
-class FeaturizeOptions(Options):
+class FeaturizeOptions(TrackedOptions):
     """Options of the entry point."""
 
     in_file: str = Field(min_length=1, description="pruned table (.parquet, .pkl, .pkl.gz)")
@@ -33,7 +34,6 @@ class FeaturizeOptions(Options):
     kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows below 100 % box sensitivity as well")
     seed: int = Field(0, ge=0, description="seed of the permutation of labels, where the kind shuffles them")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
 
 
 def run_featurize(options: FeaturizeOptions, tracker: Tracker, source: str = "") -> EncodedDataset:
@@ -125,7 +125,7 @@ def encoded_dataset(
     options = FeaturizeOptions(
         in_file=str(pruned), out_file=str(path), kind=features.kind, keep_partial=features.keep_partial, seed=label_seed
     )
-    with step("featurize", f"featurize {features.kind}") as tracker:
+    with step("featurize", run_name("featurize", features.kind)) as tracker:
         if make_or_find(path, tracker, lambda: run_featurize(options, tracker, in_file)):
             tracker.params(options.model_dump(exclude={"experiment"}))
         loaded = load(path)

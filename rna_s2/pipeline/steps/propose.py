@@ -20,6 +20,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder, open_network
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.pipeline.steps.rejects import keep_rejects, rejects_path
@@ -29,6 +30,7 @@ from rna_s2.rna.sequence import mask_ambiguous
 from rna_s2.s1.model import MODEL_FILE, WEIGHTS_FILE, load_network
 from rna_s2.s1.predict import with_proposals
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
+from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ PROPOSE = CachedStep("propose", version=2, folder="proposed", suffix=PARQUET_SUF
 TABLE_SUFFIXES = (PARQUET_SUFFIX, *PICKLE_SUFFIXES)
 
 
-class ProposeOptions(SelectionOptions, InferenceOptions):
+class ProposeOptions(TrackedOptions, SelectionOptions, InferenceOptions):
     """What to propose boxes for, and with which network."""
 
     in_file: str = Field(description="a table with the column seq (.parquet, .pkl, .pkl.gz), or FASTA, plain or gzip")
@@ -44,7 +46,6 @@ class ProposeOptions(SelectionOptions, InferenceOptions):
     model: ProjectPath = Field(
         SHIPPED_S1, min_length=1, description="folder of a trained network, or models:/NAME of the registry"
     )
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def proposals_file(
             cache_dir, source=file_digest(segments),
             network=[file_digest(folder / name) for name in (WEIGHTS_FILE, MODEL_FILE)], **selection.model_dump(mode="json"),
         )
-        with step("propose", f"propose {segments.name}") as tracker:
+        with step("propose", run_name("propose", segments)) as tracker:
             options = ProposeOptions(in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump())
             make_or_find(path, tracker, lambda: run_propose(options, tracker, progress))
     return path

@@ -22,9 +22,11 @@ from rna_s2.engine.tracker import Step, Tracker, timed, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.pipeline.steps.rejects import ANY_NUMBER, check_rejects, keep_rejects, rejects_path
 from rna_s2.pruning.rules import PruneResult, PruningRules, prune
+from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ SKIPPED = "longer than max_len"
 """How the reason begins of a row that can be used and that ``max_len`` skips."""
 
 
-class PruneOptions(PruningRules):
+class PruneOptions(TrackedOptions, PruningRules):
     """Options of the entry point: files, limits, and every rule."""
 
     in_file: str = Field(min_length=1, description="S1 prediction table (.parquet, .pkl, .pkl.gz)")
@@ -47,7 +49,6 @@ class PruneOptions(PruningRules):
         0, ge=ANY_NUMBER, description="go on with so many rows that cannot be used left out; -1 for any number"
     )
     require_targets: bool = Field(True, description="false: the structures are not known, so there is no box sensitivity")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment")
 
     @property
     def rules(self) -> PruningRules:
@@ -183,7 +184,7 @@ def pruned_table(
     digest = file_digest(in_file)
     path = PRUNE.path(cache_dir, source=digest, rules=rules.model_dump())
     pruned = PrunedTable(path, digest)
-    with step("prune", f"prune {Path(in_file).name}") as tracker:
+    with step("prune", run_name("prune", Path(in_file))) as tracker:
         options = PruneOptions(in_file=in_file, out_file=str(path), max_rejects=max_rejects, **rules.model_dump())
         if make_or_find(path, tracker, lambda: run_prune(options, tracker, pruned.counts_file)):
             tracker.params(options.model_dump(exclude={"experiment"}))

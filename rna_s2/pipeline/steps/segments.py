@@ -22,6 +22,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.downloads import local_copy
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.pipeline.steps.rejects import rejects_path
 from rna_s2.pipeline.steps.synthetic import synthetic_file
@@ -30,6 +31,7 @@ from rna_s2.rna.formats import FileError, Rejected, read_fasta, read_structures
 from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
 from rna_s2.s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
+from rna_s2.tracking.names import run_name
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ REJECT_COLUMNS = ("name", "line", "start", "length", "reason")
 of a segment in its transcript."""
 
 
-class SegmentsOptions(SegmentRule):
+class SegmentsOptions(TrackedOptions, SegmentRule):
     """What to make a table of."""
 
     transcripts: str = Field("", description="FASTA file of transcripts to cut and fold, plain or gzip; a path or URL")
@@ -52,7 +54,6 @@ class SegmentsOptions(SegmentRule):
     )
     out_file: str = Field(description="the table to write (.parquet, .pkl.gz); a CSV beside it tells what is left out")
     workers: int = Field(0, ge=0, description="processes to fold on; 0: one per core; the result does not depend on it")
-    experiment: str = Field("rna-s2", description="MLflow experiment of the run")
 
     @model_validator(mode="after")
     def _one_source(self) -> SegmentsOptions:
@@ -197,7 +198,7 @@ def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: Ste
     """
     with local_copy(transcripts) as local:
         path = SEGMENTS.path(cache_dir, source=file_digest(local), **rule.model_dump(mode="json"))
-        with step("segments", f"segments {Path(transcripts).name}") as tracker:
+        with step("segments", run_name("segments", Path(transcripts))) as tracker:
             options = SegmentsOptions(transcripts=transcripts, out_file=str(path), **rule.model_dump())
             make_or_find(path, tracker, lambda: run_segments(options, tracker, fetched=local))
     return path

@@ -11,20 +11,21 @@ from rna_s2.engine.tracker import Step, Tracker, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.s1.config import SyntheticTranscripts
 from rna_s2.s1.synthetic import random_transcripts
+from rna_s2.tracking.names import run_name
 
 log = logging.getLogger(__name__)
 
 SYNTHETIC = CachedStep("synthetic", version=2, folder="transcripts", suffix=".fa", libraries=("numpy",))
 
 
-class SyntheticOptions(SyntheticTranscripts):
+class SyntheticOptions(TrackedOptions, SyntheticTranscripts):
     """Options of ``synthetic``."""
 
     out_file: str = Field(description="FASTA file to write (.fa)")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 def synthetic_transcripts(options: SyntheticOptions) -> Path:
@@ -64,7 +65,7 @@ def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
 def synthetic_file(source: SyntheticTranscripts, cache_dir: str, step: Step = untracked) -> Path:
     """A FASTA file of random transcripts, made now or found in the cache."""
     path = SYNTHETIC.path(cache_dir, **source.model_dump(mode="json"))
-    with step("synthetic", f"synthetic {source.n_transcripts} x {source.length}") as tracker:
+    with step("synthetic", run_name("synthetic", f"{source.n_transcripts} x {source.length}")) as tracker:
         options = SyntheticOptions(out_file=str(path), **source.model_dump())
         make_or_find(path, tracker, lambda: run_synthetic(options, tracker))
     return path
