@@ -4,8 +4,9 @@
     python3 bootstrap.py --setup-only          set up
     python3 bootstrap.py --test [ARGUMENTS]    set up, then run the tests; arguments go to pytest
 
-Setting up makes ``.venv``, installs requirements.txt into it, and makes ready what ``mlflow run`` looks for. Run again,
-it does only what is missing: after an interruption, when requirements.txt has changed, when the folder has been moved.
+Setting up makes ``.venv``, installs requirements.txt into it, and makes ready what ``mlflow run`` looks for. The environment's
+activation names the MLflow experiment of the runs, rna-s2, where ``MLFLOW_EXPERIMENT_NAME`` does not. Run again, it does only
+what is missing: after an interruption, when requirements.txt has changed, when the folder has been moved.
 
 ``RNA_S2_VENV`` names another folder than ``.venv``; ``MLFLOW_ENV_ROOT`` is where MLflow keeps its environments.
 """
@@ -45,6 +46,23 @@ else
 fi
 """
 
+EXPERIMENT = "rna-s2"
+EXPERIMENT_SET = f"""
+{MARK}: `mlflow run` puts its runs into the experiment that this names
+if [ -z "${{MLFLOW_EXPERIMENT_NAME:-}}${{MLFLOW_EXPERIMENT_ID:-}}" ]; then
+    RNA_S2_EXPERIMENT_SET=1
+    export MLFLOW_EXPERIMENT_NAME={EXPERIMENT}
+fi
+"""
+EXPERIMENT_UNSET = """    if [ -n "${RNA_S2_EXPERIMENT_SET:-}" ] ; then
+        unset MLFLOW_EXPERIMENT_NAME RNA_S2_EXPERIMENT_SET
+    fi
+"""
+DEACTIVATE = "deactivate () {\n"
+
+# What `mlflow run` takes for the environment of a project has a name that only private functions of MLflow give: nothing
+# public names it, and no setting takes another environment for the command as it is typed. This is the one place that uses
+# them; tests/test_bootstrap.py runs a project to see that MLflow looks there.
 ENVIRONMENT_FOLDER_CODE = """
 from pathlib import Path
 from mlflow.utils.environment import _PythonEnv
@@ -95,6 +113,7 @@ def set_up(requirements):
         partial = stamp.with_suffix(".tmp")
         partial.write_text(wanted + "".join(f"{each}\n" for each in sorted(done)), encoding="utf-8")
         os.replace(partial, stamp)
+    name_experiment()
     make_ready_for_mlflow_run()
 
 
@@ -141,6 +160,23 @@ def make_venv():
         subprocess.run([BASE_PYTHON, "-m", "venv", str(VENV)], check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise SetUpError(f"{shown(VENV)} cannot be made ({error}); mend that and run the same command again") from error
+
+
+def name_experiment():
+    """Lets the environment's activation name the experiment of the runs, where the user has not; ``deactivate`` ends it."""
+    activate = VENV / "bin" / "activate"
+    try:
+        text = activate.read_text(encoding="utf-8")
+        if MARK in text:
+            return
+        text = text.replace(DEACTIVATE, DEACTIVATE + EXPERIMENT_UNSET, 1) + EXPERIMENT_SET
+        partial = activate.with_suffix(".tmp")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, activate)
+    except OSError as error:
+        raise SetUpError(
+            f"{shown(activate)} cannot be changed ({error.strerror}); remove {shown(VENV)} and run this again"
+        ) from error
 
 
 def install(requirements):
@@ -191,6 +227,8 @@ def run_in_environment(command):
     """Runs a command in the project's folder as in the activated environment; returns its exit status."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     environment["VIRTUAL_ENV"] = str(VENV)
+    if not environment.get("MLFLOW_EXPERIMENT_ID"):
+        environment["MLFLOW_EXPERIMENT_NAME"] = environment.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     environment["PATH"] = os.pathsep.join([str(VENV / "bin"), environment.get("PATH", os.defpath)])
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 

@@ -43,3 +43,63 @@ def test_what_an_interrupted_set_up_left_is_replaced(tmp_path, monkeypatch, mark
         (tmp_path / "venv" / name).write_text("")
     bootstrap.make_venv()
     assert {path.name for path in (tmp_path / "venv").iterdir()} == {bootstrap.OWN, "made"}
+
+
+@pytest.fixture
+def activation(tmp_path, monkeypatch) -> Path:
+    """The activation of an environment, as bootstrap leaves it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path / "venv")
+    bootstrap.name_experiment()
+    bootstrap.name_experiment()
+    return tmp_path / "venv" / "bin" / "activate"
+
+
+@pytest.mark.parametrize(
+    ("before", "within", "after"),
+    [("", "rna-s2", ""), ("export MLFLOW_EXPERIMENT_NAME=mine", "mine", "mine"), ("export MLFLOW_EXPERIMENT_ID=7", "", "")],
+)
+def test_the_activation_names_the_experiment_unless_the_user_has(activation, before, within, after):
+    shell = f"{before}\n. '{activation}'\necho \"[$MLFLOW_EXPERIMENT_NAME]\"\ndeactivate\necho \"[$MLFLOW_EXPERIMENT_NAME]\"\n"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_EXPERIMENT")}
+    done = subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"[{within}]", f"[{after}]"] and not done.stderr
+
+
+def test_mlflow_run_takes_the_environment_that_is_made_ready(tmp_path, monkeypatch):
+    """The literal command, in a project with the same files; fails when MLflow looks for its environments elsewhere."""
+    project, environments = tmp_path / "project", tmp_path / "environments"
+    project.mkdir()
+    for name in ("python_env.yaml", "requirements.txt"):
+        (project / name).write_bytes((ROOT / name).read_bytes())
+    (project / "MLproject").write_text(
+        "name: toy\npython_env: python_env.yaml\nentry_points:\n  main:\n    command: echo $TOY_ENVIRONMENT > activated.txt\n"
+    )
+    python = Path(sys.prefix) / "bin"
+    made = project / ".venv" / "bin"
+    made.mkdir(parents=True)
+    (made / "activate").write_text(f"export TOY_ENVIRONMENT=made-ready PATH='{python}':$PATH\n")
+    monkeypatch.setenv("MLFLOW_ENV_ROOT", str(environments))
+    monkeypatch.setattr(bootstrap, "ROOT", project)
+    monkeypatch.setattr(bootstrap, "VENV", project / ".venv")
+    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
+    bootstrap.make_ready_for_mlflow_run()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RNA_S2_VENV"))}
+    environment |= {
+        "MLFLOW_ENV_ROOT": str(environments), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "MLFLOW_EXPERIMENT_NAME": bootstrap.EXPERIMENT, "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": os.pathsep.join([str(python), os.environ["PATH"]]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "run", "."], cwd=project, env=environment, capture_output=True, text=True, check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0 and (project / "activated.txt").read_text() == "made-ready\n", (
+        "mlflow run does not take the environment that bootstrap.py makes ready: MLflow has changed where it looks for the "
+        f"environments of projects, see ENVIRONMENT_FOLDER_CODE in bootstrap.py\n{done.stderr[-2000:]}"
+    )
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    (run,) = client.search_runs([client.get_experiment_by_name(bootstrap.EXPERIMENT).experiment_id])
+    assert run.info.status == "FINISHED", "the experiment that the activation names is where mlflow run puts its run"
