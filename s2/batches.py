@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,8 +75,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; the step sizes of sequences stay on the CPU, where packed LSTMs want them."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sequences"}
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sequences"}
+        moved: dict[str, Any] = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
         sequences = {
             name: replace(s, values=s.values.to(device), box=s.box.to(device)) for name, s in self.sequences.items()
         }
@@ -177,7 +178,7 @@ def epoch_batches(
     Returns:
         Row numbers of each batch.
     """
-    batches = []
+    batches: list[np.ndarray] = []
     for group in length_groups(counts, n_groups):
         shuffled = rng.permutation(group)
         batches.extend(shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size))

@@ -19,7 +19,7 @@ On CUDA, and for every data type but float32 and bfloat16, everything falls back
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ _WORD_BYTES = 8
 _MOST_DROPPED = _BYTE_VALUES - 1  # something must be kept, or the scale of what is kept would be infinite
 
 
-def _onednn_linear() -> object | None:
+def _onednn_linear() -> Callable[..., Tensor] | None:
     try:
         operator = torch.ops.mkldnn._linear_pointwise
         operator(torch.zeros(2, 2), torch.zeros(2, 2), None, "none", [], None)
@@ -62,7 +62,7 @@ def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activati
     Returns:
         ``(n, m)`` of the type of ``a``.
     """
-    if _by_onednn(a):
+    if _ONEDNN is not None and _by_onednn(a):
         return _ONEDNN(a, b, bias, activation, [], None)
     result = functional.linear(a, b, bias)
     return result.relu_() if activation == "relu" else result

@@ -58,8 +58,8 @@ def prefix_tree(codes: np.ndarray, step_sizes: np.ndarray) -> PrefixTree:
         node[:size] = offsets[-1] + which
         offsets.append(offsets[-1] + len(distinct))
         start += size
-    joined = [torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts])) for parts in (parents, firsts)]
-    return PrefixTree(offsets, *joined, torch.from_numpy(node))
+    parent, first_of = (torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts])) for parts in (parents, firsts))
+    return PrefixTree(offsets, parent, first_of, torch.from_numpy(node))
 
 
 def last_states(lstm: nn.LSTM, values: Tensor, tree: PrefixTree) -> Tensor:

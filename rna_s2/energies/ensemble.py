@@ -114,13 +114,12 @@ def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: fl
         unwanted = np.triu(pairable(codes), k=model.min_loop_size + 1)
         unwanted[pairs[:, 0], pairs[:, 1]] = False
         forbid, nothing = compound.hc_add_bp, RNA.CONSTRAINT_CONTEXT_NO_REMOVE
-        i, j = (index.tolist() for index in np.nonzero(unwanted))
-        for one, other in zip(i, j, strict=True):
-            forbid(one + 1, other + 1, nothing)
+        for i, j in np.argwhere(unwanted).tolist():
+            forbid(i + 1, j + 1, nothing)
     if others is not None or np.any(bonus):
         cost = np.full((len(seq) + 1, len(seq) + 1), others or 0.0)
-        i, j = pairs[:, 0] + 1, pairs[:, 1] + 1
-        cost[i, j] = cost[j, i] = bonus
+        first, second = pairs[:, 0] + 1, pairs[:, 1] + 1
+        cost[first, second] = cost[second, first] = bonus
         compound.sc_set_bp(cost.tolist())
     return compound
 

@@ -75,7 +75,7 @@ def option_keys(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """
     keys: dict[str, str] = {}
     for name, info in model.model_fields.items():
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        extra: dict[str, Any] = dict(info.json_schema_extra) if isinstance(info.json_schema_extra, dict) else {}
         section = section_of(info.annotation)
         if section is None:
             own = {} if extra.get("config_only") else {str(extra.get("option", name)): prefix + name}
@@ -187,9 +187,10 @@ def _forget(values: dict[str, Any], dotted: str) -> None:
     """Takes a (nested) value of a config out."""
     *sections, leaf = dotted.split(".")
     for section in sections:
-        values = values.get(section)
-        if not isinstance(values, dict):
+        inner = values.get(section)
+        if not isinstance(inner, dict):
             return
+        values = inner
     values.pop(leaf, None)
 
 

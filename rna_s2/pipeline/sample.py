@@ -82,7 +82,9 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: Step = untracked,
     table = rounded(replace(table, frame=table.frame.assign(**{NETWORK_COLUMN: digest})))
     write_table(table, options.out_file)
     tracker.tags({"digest.out_file": file_digest(options.out_file), "digest.network": digest})
-    boxes, full = len(table.proposals) / table.rows, box_sensitivity(table).full_share
+    sensitivity = box_sensitivity(table)
+    assert sensitivity is not None  # segments have targets
+    boxes, full = len(table.proposals) / table.rows, sensitivity.full_share
     tracker.metrics({"count.rows": table.rows, "boxes_per_row": boxes, "full_share": full})
     logger.info(
         "%s: %d rows, %.0f boxes per row, %.1f %% of rows with every target box among them",

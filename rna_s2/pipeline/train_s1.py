@@ -119,6 +119,7 @@ def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[
             raise UserError(f"{path}: has no row that can be used; give a table of folded segments")
         columns = [name for name in ("seq", "transcript_id") if name in read.table.frame]
         frames.append(read.table.frame[columns])
+        assert read.table.targets is not None  # a table without them is refused
         targets.append(read.table.targets)
         digests.append(file_digest(path))
         profile = {"rows": read.table.rows, "rejects": len(read.rejects)}

@@ -52,10 +52,12 @@ def map_losses(
             + F.cross_entropy(out.loc_y.float(), location_class(loc_y), reduction="sum")
         ) / count
         losses[f"size/{name}"] = sum(
-            F.cross_entropy(logits.float(), size_class(side), reduction="sum") for logits, _, side in sides
+            (F.cross_entropy(logits.float(), size_class(side), reduction="sum") for logits, _, side in sides),
+            start=torch.zeros(()),
         ) / (count * len(sides))
         losses[f"scalar/{name}"] = scalar_weight * sum(
-            F.smooth_l1_loss(number.float(), side.float(), reduction="sum") for _, number, side in sides
+            (F.smooth_l1_loss(number.float(), side.float(), reduction="sum") for _, number, side in sides),
+            start=torch.zeros(()),
         ) / (count * len(sides))
     return losses
 

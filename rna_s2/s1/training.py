@@ -80,7 +80,7 @@ class S1Module(TrackedModule):
         losses = map_losses(self.network, features, inside, batch, self.config.training.scalar_weight)
         parts = {name: value.detach() for name, value in losses.items()}
         measured = None if self.training else self._measure(features, inside, batch)
-        return sum(losses.values()), (parts, measured), len(batch.lengths)
+        return sum(losses.values(), start=torch.zeros(())), (parts, measured), len(batch.lengths)
 
     def _measure(self, features: Tensor, inside: Tensor, batch: MapBatch) -> tuple[CellCounts, BoxCounts]:
         row, i, j = torch.nonzero(inside, as_tuple=True)
@@ -130,7 +130,7 @@ class S1Module(TrackedModule):
 
 def box_metrics(counts: Sequence[BoxCounts]) -> dict[str, float]:
     """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row."""
-    found, target = sum(c.found for c in counts), sum(c.target for c in counts)
+    found, target = (np.sum([getattr(c, name) for c in counts], axis=0) for name in ("found", "target"))
     rows = sum(c.rows for c in counts)
     shares = np.divide(found, target, out=np.full(len(BOX_TYPES), np.nan), where=target > 0)
     return {

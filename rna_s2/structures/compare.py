@@ -74,10 +74,10 @@ def compare_many(
         raise ValueError(f"{len(predicted)} predicted, {len(known)} known structures and {len(lengths)} lengths")
     if slack not in (0, 1):
         raise ValueError(f"slack must be 0 or 1, got {slack}")
-    lengths = np.asarray(lengths, np.int64)
-    a, b = _Pairs(predicted, lengths), _Pairs(known, lengths)
+    length = np.asarray(lengths, np.int64)
+    a, b = _Pairs(predicted, length), _Pairs(known, length)
     right, found = a.with_counterpart(b, slack), b.with_counterpart(a, slack)
-    cells = lengths * (lengths - 1) / 2
+    cells = length * (length - 1) / 2
     neither = (a.count == 0) & (b.count == 0)
     sensitivity = np.where(neither, 1.0, _share(found, b.count))
     ppv = np.where(neither, 1.0, _share(right, a.count))

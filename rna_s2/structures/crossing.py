@@ -92,7 +92,8 @@ class _Programme:
             stems.score, stems.score + options.crossing_stem, stems.hairpin, stems.loop_score[joints[:, 2]],
             np.full(len(stems), options.missing_loop),
         ])
-        programme = cls(stems, options, *joints.T, gain)
+        outer, inner, loop = joints.T
+        programme = cls(stems, options, outer, inner, loop, gain)
         programme._constrain()
         return programme
 

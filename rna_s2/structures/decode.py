@@ -42,6 +42,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
@@ -224,7 +225,7 @@ class _Nested:
         choices: dict[_Goal, _Choices] = {}
         order = count()  # of equal bounds the one that came first
         start: _Goal = ("outside", 0, 0)
-        waiting = [(-self.outside[0], next(order), 0.0, None, (start, None), 0)]
+        waiting: list[tuple[Any, ...]] = [(-self.outside[0], next(order), 0.0, None, (start, None), 0)]
         while waiting:
             bound, _, gain, chosen, (goal, rest), rank = heapq.heappop(waiting)
             of_goal = choices.get(goal)

@@ -96,6 +96,7 @@ def base_pair_probabilities(
     cells, place = np.unique(cell, return_inverse=True)
     i, j = np.divmod(cells, length)
     values = p[index][of_stem]
+    joined: np.ndarray
     if rule == "sum":
         joined = np.bincount(place, values, minlength=len(cells))
     elif rule == "max":

@@ -43,7 +43,7 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         runs = list(newest_runs(client, experiment_id, wanted))
     except STORE_ERRORS as error:
         raise store_error(error) from error
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for run in runs:
         rows.setdefault(run.data.tags["model"], {
             "run_id": run.info.run_id, "name": run.info.run_name, "features": run.data.tags.get("features", ""),

@@ -152,23 +152,23 @@ def _choose_champion(client: MlflowClient, name: str, kind: ModelKind) -> str | 
     champion = None
     while True:
         best = _best_version(client, name, kind)
-        if best == champion:
-            return champion
+        if best is None or best == champion:
+            return best
         if client.get_registered_model(name).aliases.get(CHAMPION) != best:
             client.set_registered_model_alias(name, CHAMPION, best)
         champion = best
 
 
 def _best_version(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
-    figures = {}
+    metrics: dict[int, float] = {}
     token: str | None = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        figures |= {int(v.version): float(v.tags[kind.version_tag]) for v in page if kind.version_tag in v.tags}
+        metrics |= {int(v.version): float(v.tags[kind.version_tag]) for v in page if kind.version_tag in v.tags}
         token = page.token
         if not token:
             break
-    return str(min(figures, key=lambda version: (-figures[version], version))) if figures else None
+    return str(min(metrics, key=lambda version: (-metrics[version], version))) if metrics else None
 
 
 def champion_uri(name: str) -> str:

@@ -277,8 +277,8 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
             client.update_run(outer.info.run_id, name=name)
             return client.get_run(outer.info.run_id)
         tags = {k: v for k, v in outer.data.tags.items() if k != MLFLOW_RUN_NAME}
-        parent = tags.get(MLFLOW_PARENT_RUN_ID)
-        if parent is not None and client.get_run(parent).info.experiment_id != experiment_id:
+        parent_of_outer = tags.get(MLFLOW_PARENT_RUN_ID)
+        if parent_of_outer is not None and client.get_run(parent_of_outer).info.experiment_id != experiment_id:
             del tags[MLFLOW_PARENT_RUN_ID]
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     if outer is not None:
@@ -328,6 +328,8 @@ def _experiment_id(client: MlflowClient, name: str, outer: Run | None) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)
+    if found is None:
+        raise UserError(f"experiment '{name}' cannot be made; give another name")
     if found.lifecycle_stage != "active":
         raise UserError(
             f"experiment '{name}' was deleted; restore it with `mlflow experiments restore --experiment-id "

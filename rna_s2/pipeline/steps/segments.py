@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -92,12 +93,13 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
         UserError: the input cannot be read or fetched, or nothing is left of it.
     """
     source = options.transcripts or options.structures
+    read: Callable[[Path], tuple[list[Any], list[Rejected]]] = read_fasta if options.transcripts else read_structures
     seconds: dict[str, float] = {}
     with local_copy(source) if fetched is None else contextlib.nullcontext(fetched) as path:
         with timed(seconds, "read"):
             digest = file_digest(path)
             try:
-                records, rejected = (read_fasta if options.transcripts else read_structures)(path)
+                records, rejected = read(path)
             except FileError as error:
                 raise UserError(f"{str(error).replace(str(path), source)}; check the file") from error
     _say_rejected(source, rejected)
@@ -114,6 +116,7 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
         counts["rows_with_pseudoknot"] = int((pseudoknot_pairs > 0).sum())
         counts["pairs_out_of_the_boxes"] = int(pseudoknot_pairs.sum())
     counts["rows"] = table.rows
+    assert table.targets is not None  # segments and known structures have them
     boxes = table.targets.counts().sum(axis=0).tolist()
     counts |= {f"boxes.{name}": number for name, number in zip(BOX_TYPES, boxes, strict=True)}
     return SegmentsResult(table, _rejects_frame(rejected, left), counts, seconds, digest)
@@ -152,7 +155,7 @@ def _say_rejected(source: str, rejected: list[Rejected]) -> None:
 
 
 def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
-    rows = [(r.name, r.line, None, None, r.reason) for r in rejected]
+    rows: list[tuple[object, ...]] = [(r.name, r.line, None, None, r.reason) for r in rejected]
     rows += [(x.name, None, x.start, x.length, x.reason) for x in left]
     return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
 
