@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rna_s2.rna.boxes import BOX_TYPES, ragged_take, top_left
 from rna_s2.rna.sequence import BASES
-from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, EncodedDataset
+from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.prefix_lstm import PrefixTree, prefix_tree
 
 BEYOND = len(BASES)
@@ -115,7 +115,7 @@ def make_batch(data: EncodedDataset, rows: np.ndarray, shift: np.ndarray | None 
         row_id=torch.from_numpy(rows),
         seq_length=torch.from_numpy(data.seq_length[rows].astype(np.int64)),
         sequences=sequences,
-        bases=torch.from_numpy(_padded_bases(data, rows)) if data.meta.kind in WHOLE_SEQUENCE_KINDS else None,
+        bases=torch.from_numpy(_padded_bases(data, rows)) if data.holds_sequences else None,
     )
 
 

@@ -5,7 +5,7 @@ Names are those of the reference experiment where it had one (``n_dim``, ``n_att
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,8 @@ from rna_s2.fitting.devices import PRECISION_HELP, Precision
 from rna_s2.fitting.schedules import SCHEDULE_HELP, ScheduleName
 from rna_s2.options.base import Options
 from rna_s2.options.command_line import called
-from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS, Kind
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from rna_s2.s2.architectures import ARCHITECTURE_HELP, ArchitectureName
+from rna_s2.s2.feature_groups import KINDS, WITHOUT, Coordinates, Kind, Without, column_names, foreign_to
 
 
 class FeatureConfig(Options):
@@ -23,27 +22,31 @@ class FeatureConfig(Options):
 
     kind: Kind = Field("baseline", description="features of a box: " + ", ".join(KINDS))
     keep_partial: bool = Field(False, description="keep rows whose target boxes were not all proposed")
-    without: tuple[Literal["type", "place", "size", "confidence", "energy", "neighbours", "ensemble"], ...] = Field(
-        (), description="groups of numbers that are taken away (the LSTMs are one per type all the same)"
+    without: tuple[Without, ...] = Field(
+        (), description="columns that are taken away, by group (the LSTMs are one per type all the same): " + ", ".join(WITHOUT)
     )
-    coordinates: Literal["raw", "scaled", "relative"] = Field(
+    coordinates: Coordinates = Field(
         "raw", description="places and sizes: raw in bases; scaled to about 1; relative to the sequence's length"
     )
     shuffle_bases: Literal["none", "box", "row"] = Field(
         "none", description="a control: bases permuted within each box, or over a row's boxes of one type"
     )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that are asked for, in order."""
+        return column_names(self.kind, self.without, self.coordinates)
+
     @model_validator(mode="after")
     def _something_is_left(self) -> FeatureConfig:
-        if {"type", "place", "size"} <= set(self.without) and self.kind in ("baseline", "shuffle_label"):
-            raise ValueError("without takes all numbers of a box away; leave type, place or size")
-        has = {"confidence", "energy", "neighbours", "ensemble"} if self.kind in WHOLE_SEQUENCE_KINDS else set()
-        has |= {"confidence"} if self.kind == "s1_features" else set()
-        for group in ("confidence", "energy", "neighbours", "ensemble"):
-            if group in self.without and group not in has:
-                raise ValueError(f"without names {group}, which the kind {self.kind} does not have")
-        if self.shuffle_bases != "none" and self.kind != "sequence_encoding":
-            raise ValueError(f"shuffle_bases needs the kind sequence_encoding, not {self.kind}")
+        foreign = foreign_to(self.kind, self.without)
+        if foreign:
+            raise ValueError(f"without names {foreign}, which the kind {self.kind} does not have")
+        if KINDS[self.kind].bases == "none" and not self.columns:
+            raise ValueError(f"without takes all columns of the kind {self.kind} away; leave one group")
+        if self.shuffle_bases != "none" and KINDS[self.kind].bases != "boxes":
+            with_bases = " or ".join(name for name, kind in KINDS.items() if kind.bases == "boxes")
+            raise ValueError(f"shuffle_bases needs the kind {with_bases}, not {self.kind}")
         return self
 
 
@@ -81,9 +84,7 @@ class RelationalConfig(Options):
 class NetworkConfig(Options):
     """Architecture and size of the network; the defaults are the reference experiment's."""
 
-    architecture: Literal["boxes", "relational"] = Field(
-        "boxes", description="boxes: self-attention over the set of boxes; relational: attention that knows how they relate"
-    )
+    architecture: ArchitectureName = Field("boxes", description=ARCHITECTURE_HELP)
     n_dim: int = Field(100, ge=1, description="width of a box's embedding")
     n_attn_layer: int = Field(5, ge=0, description="encoder layers; 0 scores each box alone")
     attention: bool = Field(True, description="boxes of a row attend to each other; without, the layers see each box alone")

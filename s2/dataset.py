@@ -21,22 +21,12 @@ from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.rna.boxes import BOX_TYPES, ragged_take
+from rna_s2.s2.feature_groups import KINDS, Kind
 
 FORMAT_VERSION = 1
 
-Kind = Literal[
-    "baseline", "s1_features", "sequence_encoding", "shuffle_label", "relational", "relational_shuffle_label"
-]
-"""What is encoded per box; :mod:`rna_s2.s2.features` says what each kind holds."""
-
-WHOLE_SEQUENCE_KINDS: frozenset[Kind] = frozenset({"relational", "relational_shuffle_label"})
-"""Kinds that hold the bases of whole sequences."""
-
 MOST_CHANNELS = 8
 """Channels of a base, 0 or 1 each, at most: a byte tells a base (:func:`rna_s2.s2.prefix_lstm.prefix_tree`)."""
-
-SHUFFLED_KINDS: frozenset[Kind] = frozenset({"shuffle_label", "relational_shuffle_label"})
-"""Kinds whose labels are permuted within each row."""
 
 META_FILE = "meta.json"
 
@@ -121,7 +111,7 @@ class EncodedDataset:
         for name, shape in shapes.items():
             _check_array(name, getattr(self, name), shape, ARRAY_DTYPES[name])
         _check_offsets("offsets", self.offsets, boxes)
-        bases = int(self.seq_length.sum()) if self.meta.kind in WHOLE_SEQUENCE_KINDS else 0
+        bases = int(self.seq_length.sum()) if self.holds_sequences else 0
         _check_array("bases", self.bases, (bases,), np.uint8)
         if boxes and not (0 <= int(self.box_type.min()) and int(self.box_type.max()) < len(BOX_TYPES)):
             raise ValueError("box_type holds an unknown code")
@@ -145,6 +135,11 @@ class EncodedDataset:
 
     def __len__(self) -> int:
         return self.meta.rows_kept
+
+    @property
+    def holds_sequences(self) -> bool:
+        """Whether it holds the bases of whole sequences."""
+        return KINDS[self.meta.kind].bases == "sequences"
 
     @property
     def rows(self) -> int:
@@ -178,7 +173,7 @@ class EncodedDataset:
         """Every array under the name of its file."""
         return (
             {name: getattr(self, name) for name in ARRAY_DTYPES}
-            | ({"bases": self.bases} if self.meta.kind in WHOLE_SEQUENCE_KINDS else {})
+            | ({"bases": self.bases} if self.holds_sequences else {})
             | {f"seq_values_{name}": values for name, values in self.seq_values.items()}
             | {f"seq_offsets_{name}": offsets for name, offsets in self.seq_offsets.items()}
         )
@@ -286,7 +281,7 @@ def load(path: str | Path) -> EncodedDataset:
         raise UserError(f"{file}: cannot be read ({reason}); featurize the table again")
 
     arrays = {name: mapped(name) for name in ARRAY_DTYPES}
-    if meta.kind in WHOLE_SEQUENCE_KINDS:
+    if KINDS[meta.kind].bases == "sequences":
         arrays["bases"] = mapped("bases")
     seq_values = {name: mapped(f"seq_values_{name}") for name in meta.sequence_channels}
     seq_offsets = {name: mapped(f"seq_offsets_{name}") for name in meta.sequence_channels}

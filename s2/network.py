@@ -80,7 +80,7 @@ class EncoderLayer(nn.Module):
         self.narrow = nn.Linear(n_ff, n_dim)
 
     def forward(self, x: Tensor, slot: Tensor, mask: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through the sublayers of :mod:`rna_s2.s2.kernels`."""
+        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through :mod:`rna_s2.s2.kernels`."""
         probability = self.probability if self.training else 0.0
         if counts is not None:
             if self.attend:

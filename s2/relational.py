@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rna_s2.energies.ensemble import ENSEMBLE
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import inner_corner
 from rna_s2.rna.relations import (
@@ -37,9 +36,8 @@ from rna_s2.rna.relations import (
 )
 from rna_s2.s2.batches import BEYOND, Batch
 from rna_s2.s2.config import NetworkConfig, RelationalConfig
-from rna_s2.s2.features import CONFIDENCES, ENERGY, GEOMETRY, HIGHEST_ENERGY
+from rna_s2.s2.feature_groups import GEOMETRY, GROUPS, PLACE, SIZE, TYPE
 from rna_s2.s2.kernels import dropout, feed_forward
-from rna_s2.s2.neighbours import CHAINS, COUNTS
 from rna_s2.s2.network import Dense
 
 DISTANCES: tuple[int, ...] = (1, 2, 3, 5, 9, 17, 33)
@@ -52,8 +50,6 @@ EMPTY = N_CODES
 
 _MASKED = -1e4  # added to a score, it leaves a weight of exactly 0 in single and in bfloat16 precision
 _HEAD_START = 2.0  # what the relations of its own add to a head's scores before training
-_KCAL_SCALE, _CHAIN_SCALE, _LOWEST_CHAIN = 5.0, 10.0, -60.0  # kcal/mol
-_LEAST_P = 1e-3  # added to a probability and to what it lacks, before their log-odds
 
 
 def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, siz_y: Tensor, mask: Tensor) -> Tensor:
@@ -205,7 +201,10 @@ class SequenceReader(nn.Module):
 
 
 class BoxInputs(nn.Module):
-    """The numbers of a box on scales that suit a network: relative places, logarithms of sizes and counts."""
+    """The columns of a box on scales that suit a network (:attr:`rna_s2.s2.feature_groups.FeatureGroup.inputs`).
+
+    Groups that the features lack are left out.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
@@ -215,44 +214,17 @@ class BoxInputs(nn.Module):
                 f"the relational network needs type, place and size of a box as they are ({', '.join(missing)} missing); "
                 "set features.kind to relational, features.coordinates to raw, and take none of them away"
             )
-        self.place = {name: names.index(name) for name in names}
-        self.has = {group: all(name in names for name in of) for group, of in (
-            ("confidence", CONFIDENCES), ("energy", ENERGY), ("counts", COUNTS), ("chains", CHAINS),
-            ("ensemble", ENSEMBLE),
-        )}
-        geometry = 13
-        widths = {
-            "confidence": len(CONFIDENCES), "energy": 3, "counts": len(COUNTS), "chains": 8, "ensemble": 2 * len(ENSEMBLE)
-        }
-        self.width = geometry + sum(width for group, width in widths.items() if self.has[group])
+        self.index = {name: index for index, name in enumerate(names)}
+        self.groups = {name: group for name, group in GROUPS.items() if set(group.columns) <= set(names)}
+        self.width = self(torch.zeros(1, len(names)), torch.ones(1)).shape[1]
 
     def column(self, features: Tensor, name: str) -> Tensor:  # (boxes, features) -> (boxes,)
-        return features[:, self.place[name]]
+        return features[:, self.index[name]]
 
     def forward(self, features: Tensor, length: Tensor) -> Tensor:  # (boxes, features), (boxes,) -> (boxes, width)
-        x, y, siz_x, siz_y = (self.column(features, name) for name in GEOMETRY[3:])
-        columns = [self.column(features, name) for name in GEOMETRY[:3]]
-        columns += [x / length, y / length, (y - x + 1) / length]
-        columns += [v.clamp(min=0).log1p() for v in (x, length - 1 - y, y - x + 1, siz_x, siz_y, (siz_x - siz_y).abs())]
-        columns += [length.log() / 2]
-        if self.has["confidence"]:
-            columns += [self.column(features, name) for name in CONFIDENCES]
-        if self.has["energy"]:
-            energy, end = (self.column(features, name) for name in ENERGY)
-            columns += [energy / _KCAL_SCALE, (energy >= HIGHEST_ENERGY).float(), end]
-        if self.has["counts"]:
-            columns += [self.column(features, name).log1p() for name in COUNTS]
-        if self.has["chains"]:
-            parts = [self.column(features, name).clamp(min=_LOWEST_CHAIN) for name in CHAINS]
-            inside, outside, rival = parts
-            total = (inside + outside).clamp(max=HIGHEST_ENERGY)
-            columns += [part / _CHAIN_SCALE for part in (*parts, total)]
-            columns += [(part >= HIGHEST_ENERGY).float() for part in parts]
-            columns += [(total - rival) / _CHAIN_SCALE]
-        if self.has["ensemble"]:
-            parts = [self.column(features, name) for name in ENSEMBLE]
-            columns += parts
-            columns += [(part + _LEAST_P).log() - (1 - part + _LEAST_P).log() for part in parts]
+        columns: list[Tensor] = []
+        for group in self.groups.values():
+            columns += group.inputs({name: self.column(features, name) for name in group.columns}, length)
         return torch.stack(columns, dim=1)
 
 
@@ -261,7 +233,7 @@ class RelationalNetwork(nn.Module):
 
     Args:
         config: sizes and switches.
-        feature_names: names of the numbers per box, :data:`rna_s2.s2.features.GEOMETRY` among them.
+        feature_names: names of the numbers per box, :data:`rna_s2.s2.feature_groups.GEOMETRY` among them.
 
     Raises:
         UserError: the features lack what the network needs.
@@ -299,8 +271,8 @@ class RelationalNetwork(nn.Module):
 
     def _columns(self, batch: Batch) -> list[Tensor]:
         """Type, place and size of each box, ``(boxes,)`` int64 each."""
-        box_type = torch.stack([self.inputs.column(batch.features, name) for name in GEOMETRY[:3]], dim=1).argmax(1)
-        return [box_type, *(self.inputs.column(batch.features, name).round().long() for name in GEOMETRY[3:])]
+        box_type = torch.stack([self.inputs.column(batch.features, name) for name in TYPE], dim=1).argmax(1)
+        return [box_type, *(self.inputs.column(batch.features, name).round().long() for name in PLACE + SIZE)]
 
     def _sequence(self, batch: Batch) -> Tensor:  # -> (boxes, n_dim)
         if batch.bases is None:

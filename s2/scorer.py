@@ -14,15 +14,17 @@ import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from rna_s2.boxtables.read import table_from_frame
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
-from rna_s2.s2.build import Network, build_network
+from rna_s2.s2.architectures import build_network
 from rna_s2.s2.config import NetworkConfig
-from rna_s2.s2.dataset import EncodedDataset, Kind
+from rna_s2.s2.dataset import EncodedDataset
+from rna_s2.s2.feature_groups import Kind
 from rna_s2.s2.features import encode_boxes, require_pruned
 from rna_s2.s2.scoring import score_rows
 from rna_s2.s2.views import with_columns
@@ -52,12 +54,12 @@ class Scorer:
         card: what it is.
     """
 
-    def __init__(self, network: Network, card: ModelCard) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard) -> None:
         self.network = network.eval()
         self.card = card
 
     @classmethod
-    def of(cls, network: Network, config: NetworkConfig, data: EncodedDataset, epoch: int = -1) -> Scorer:
+    def of(cls, network: nn.Module, config: NetworkConfig, data: EncodedDataset, epoch: int = -1) -> Scorer:
         """A trained network with the card that its configuration and its dataset give."""
         card = ModelCard(
             kind=data.meta.kind, feature_names=data.meta.feature_names, sequence_channels=data.meta.sequence_channels,
@@ -111,7 +113,8 @@ class Scorer:
             One ``(boxes of the row,)`` float64 array per row, boxes in the order stems, iloops, hloops, each in table order.
 
         Raises:
-            UserError: a box runs out of the map, or has no features of this network's kind (:func:`rna_s2.s2.features.encode_boxes`).
+            UserError: a box runs out of the map, or has no features of this network's kind
+                (:func:`rna_s2.s2.features.encode_boxes`).
         """
         require_pruned(table)
         data = with_columns(encode_boxes(table, self.card.kind, self.card.feature_names), self.card.feature_names)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from rna_s2.s2.batches import OrderedBatches
-from rna_s2.s2.build import Network
 from rna_s2.s2.dataset import EncodedDataset
 
 
-def score_rows(network: Network, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> np.ndarray:
+def score_rows(network: nn.Module, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> np.ndarray:
     """``(boxes,)`` float32 logits of the boxes of the given rows, in the order of the rows and of the dataset."""
     rows = np.asarray(rows, dtype=np.int64)
     device = next(network.parameters()).device

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from rna_s2.engine.tracker import Tracker
 from rna_s2.fitting.checkpoints import LAST, load_checkpoint
@@ -24,10 +24,11 @@ from rna_s2.options.base import Options
 from rna_s2.options.command_line import shown
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import ragged_take
+from rna_s2.s2.architectures import build_network
 from rna_s2.s2.batches import Batch, EpochBatches, OrderedBatches
-from rna_s2.s2.build import Network, build_network
 from rna_s2.s2.config import AugmentationConfig, NetworkConfig, SplitConfig, TrainingConfig
-from rna_s2.s2.dataset import SHUFFLED_KINDS, EncodedDataset
+from rna_s2.s2.dataset import EncodedDataset
+from rna_s2.s2.feature_groups import KINDS
 from rna_s2.s2.metrics import group_auroc, ranking_metrics
 from rna_s2.s2.network import batch_loss
 from rna_s2.s2.scorer import Scorer
@@ -127,7 +128,7 @@ class Evaluation:
     metrics: dict[str, float]
 
 
-def evaluate(network: Network, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
+def evaluate(network: nn.Module, data: EncodedDataset, rows: np.ndarray, precision: str = "32") -> Evaluation:
     """Score the given rows (``(k,)`` int) of a dataset, without dropout; the network's mode is as before afterwards."""
     return evaluation(data, rows, score_rows(network, data, rows, precision))
 
@@ -183,7 +184,7 @@ def full_rows(data: EncodedDataset) -> np.ndarray:
     return np.diff(found) >= data.n_target
 
 
-def begin_with(network: Network, start: Scorer, config: S2Config, data: EncodedDataset) -> None:
+def begin_with(network: nn.Module, start: Scorer, config: S2Config, data: EncodedDataset) -> None:
     """Give a network the weights of a trained one.
 
     Raises:
@@ -213,7 +214,7 @@ class TrainResult:
         test: scores of the part put aside; None where nothing is.
     """
 
-    network: Network
+    network: nn.Module
     fit: FitResult
     train: Evaluation
     val: Evaluation
@@ -260,7 +261,7 @@ def train(
         training.epoch, seed, training.precision, early_stopping=training.early_stopping, progress=progress
     )
     result = fit(module, batches, OrderedBatches(data, val_rows), options, folder=folder, tracker=tracker)
-    if data.meta.kind in SHUFFLED_KINDS:
+    if KINDS[data.meta.kind].shuffled:
         result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)
     if result.checkpoint is not None:
         module.load_state_dict(load_checkpoint(result.checkpoint)["state_dict"])

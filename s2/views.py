@@ -11,44 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from rna_s2.energies.ensemble import ENSEMBLE
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.dataset import EncodedDataset
-from rna_s2.s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, GEOMETRY
-from rna_s2.s2.neighbours import CHAINS, COUNTS
-
-PLACE: tuple[str, ...] = ("bb_x", "bb_y")
-SIZE: tuple[str, ...] = ("siz_x", "siz_y")
-GROUPS: dict[str, tuple[str, ...]] = {
-    "type": tuple(name for name in GEOMETRY if name.startswith("type_")),
-    "place": PLACE,
-    "size": SIZE,
-    "confidence": CONFIDENCES,
-    "energy": ENERGY + CHAINS + ENSEMBLE,
-    "neighbours": COUNTS + CHAINS + ENSEMBLE,
-    "ensemble": ENSEMBLE,
-}
-"""The numbers of a box by group, as ``features.without`` names them."""
-
-SCALED, RELATIVE = "_scaled", "_relative"
-"""Endings of the names of columns that are computed from another column."""
-
-PLACE_SCALE = 100.0
-"""Bases that ``scaled`` makes 1 in a box's place: half of the longest segment of the reference experiment."""
-
-SIZE_SCALE = 10.0
-"""Bases that ``scaled`` makes 1 in a box's size: the largest size that the first stage tells apart."""
-
-
-def column_names(config: FeatureConfig) -> tuple[str, ...]:
-    """Names of the columns that a configuration asks for, in order."""
-    away = {name for group in config.without for name in GROUPS[group]}
-    ending = {"raw": "", "scaled": SCALED, "relative": RELATIVE}[config.coordinates]
-    return tuple(
-        name + (ending if name in PLACE + SIZE else "") for name in FEATURE_NAMES[config.kind] if name not in away
-    )
+from rna_s2.s2.feature_groups import RELATIVE, SCALED, UNITS
 
 
 def view(data: EncodedDataset, config: FeatureConfig, seed: int = 0) -> EncodedDataset:
@@ -59,7 +26,7 @@ def view(data: EncodedDataset, config: FeatureConfig, seed: int = 0) -> EncodedD
         config: what goes into S2.
         seed: of the permutation of bases.
     """
-    viewed = with_columns(data, column_names(config))
+    viewed = with_columns(data, config.columns)
     if config.shuffle_bases != "none":
         viewed = with_shuffled_bases(viewed, config.shuffle_bases, seed)
     return viewed
@@ -68,9 +35,8 @@ def view(data: EncodedDataset, config: FeatureConfig, seed: int = 0) -> EncodedD
 def with_columns(data: EncodedDataset, names: Sequence[str]) -> EncodedDataset:
     """The dataset with the named columns alone; ``data`` itself where it has exactly these.
 
-    A name is that of a column of ``data``, or that of a place or size with an ending: ``bb_x_scaled`` is ``bb_x`` over
-    :data:`PLACE_SCALE` (``siz_x_scaled`` over :data:`SIZE_SCALE`), ``bb_x_relative`` is ``bb_x`` over the length of
-    the row's sequence.
+    A name is that of a column of ``data``, or that of a coordinate with an ending: ``bb_x_scaled`` is ``bb_x`` over its unit
+    (:data:`rna_s2.s2.feature_groups.UNITS`), ``bb_x_relative`` is ``bb_x`` over the length of the row's sequence.
 
     Raises:
         UserError: a name is neither.
@@ -85,9 +51,8 @@ def with_columns(data: EncodedDataset, names: Sequence[str]) -> EncodedDataset:
             return np.asarray(data.features[:, data.meta.feature_names.index(name)])
         for ending in (SCALED, RELATIVE):
             base = name.removesuffix(ending)
-            if base != name and base in PLACE + SIZE and base in data.meta.feature_names:
-                scale = length if ending == RELATIVE else PLACE_SCALE if base in PLACE else SIZE_SCALE
-                return column(base) / scale
+            if base != name and base in UNITS and base in data.meta.feature_names:
+                return column(base) / (length if ending == RELATIVE else UNITS[base])
         raise UserError(f"{data.meta.source}: '{name}' is no feature of the kind {data.meta.kind}")
 
     features = np.stack([column(name) for name in names], axis=1).astype(np.float32)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rna_s2.options.errors import UserError
-from rna_s2.s2.config import KINDS
 from rna_s2.s2.dataset import ARRAY_DTYPES, EncodedDataset, load, load_meta
+from rna_s2.s2.feature_groups import KINDS
 from rna_s2.s2.features import featurize
 from tests.box_strategies import pruned_tables
 from tests.reference import table_of

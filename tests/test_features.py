@@ -16,8 +16,10 @@ from rna_s2.energies.boxes import box_energies, end_energies
 from rna_s2.energies.ensemble import ENSEMBLE, box_probabilities
 from rna_s2.options.errors import UserError
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
-from rna_s2.s2.features import CONFIDENCES, ENERGY, FEATURE_NAMES, encode_boxes, featurize, ragged_median, shuffle_within_rows
-from rna_s2.s2.features import GEOMETRY as GEOMETRY_NAMES
+from rna_s2.s2.feature_groups import CONFIDENCES, ENERGY, ragged_median
+from rna_s2.s2.feature_groups import GEOMETRY as GEOMETRY_NAMES
+from rna_s2.s2.feature_groups import KINDS as FEATURE_KINDS
+from rna_s2.s2.features import encode_boxes, featurize, shuffle_within_rows
 from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
 from tests.box_strategies import pruned_tables
 from tests.real_data import PANDAS_1_TABLES, PARQUET_TABLES, name_of
@@ -84,7 +86,7 @@ def assert_agrees(table: BoxTable, kind: str, keep_partial: bool, seed: int = 7)
     assert np.diff(data.offsets).tolist() == counts
     assert data.n_target.tolist() == n_target
     assert data.labels.tolist() == flat_labels
-    expected = np.array(features, np.float64).reshape(len(features), len(FEATURE_NAMES[kind])).astype(np.float32)
+    expected = np.array(features, np.float64).reshape(len(features), len(FEATURE_KINDS[kind].columns)).astype(np.float32)
     assert data.features.dtype == np.float32
     np.testing.assert_array_equal(data.features, expected)
     assert data.meta.positives == sum(flat_labels)

@@ -24,10 +24,11 @@ from rna_s2.pipeline.steps.featurize import FeaturizeOptions, run_featurize
 from rna_s2.pipeline.steps.prune import PruneOptions, run_prune
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
 from rna_s2.rna.boxes import BOX_COLUMNS
-from rna_s2.s2.build import build_network
+from rna_s2.s2.architectures import build_network
 from rna_s2.s2.config import NetworkConfig
 from rna_s2.s2.dataset import load
-from rna_s2.s2.features import FEATURE_NAMES, featurize
+from rna_s2.s2.feature_groups import KINDS as FEATURE_KINDS
+from rna_s2.s2.features import featurize
 from rna_s2.s2.scorer import ModelCard, Scorer
 from tests.reference import rows_of
 
@@ -112,7 +113,7 @@ def test_your_own_sequences_are_proposed_pruned_and_scored(tracking_uri: str, tm
     assert frame["seq"].tolist() == ["GGGGGCUUCGGCCCCCAAGN", "ACG"] and len(frame["bb_stem"].iloc[0])
     assert not {"df_target", "n_bb_found", "bounding_boxes"} & set(frame)
     config = NetworkConfig(n_dim=4, n_attn_layer=1, n_heads=1, n_ff=4, n_hid=2)
-    card = ModelCard(kind="baseline", feature_names=FEATURE_NAMES["baseline"], network=config)
+    card = ModelCard(kind="baseline", feature_names=FEATURE_KINDS["baseline"].columns, network=config)
     scores = Scorer(build_network(config, card.feature_names, {}), card).score_frame(frame)
     assert [len(row) for row in scores] == [sum(len(frame[c].iloc[k]) for c in BOX_COLUMNS) for k in range(2)]
 

@@ -202,7 +202,8 @@ def test_the_command_keeps_what_is_no_network(tmp_path, tracking_uri):
         run_compact(options_of(tmp_path), MemoryTracker())
     assert (tmp_path / "small" / "notes.txt").read_text() == "mine"
     for given, said in (
-        (["--tolerance", "1.5"], "tolerance"), (["--length", "3"], "length"), (["--model", str(tmp_path / "no")], "no such folder"),
+        (["--tolerance", "1.5"], "tolerance"), (["--length", "3"], "length"),
+        (["--model", str(tmp_path / "no")], "no such folder"),
     ):
         with pytest.raises(UserError, match=said):
             main([*given, "--out_dir", str(tmp_path / "other")])

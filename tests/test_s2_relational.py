@@ -17,8 +17,8 @@ from rna_s2.options.errors import UserError
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM
 from rna_s2.rna.relations import CROSSING, OVERLAP, RELATIONS, SAME_CORNER, is_conflict, relation
+from rna_s2.s2.architectures import build_network
 from rna_s2.s2.batches import BEYOND, make_batch
-from rna_s2.s2.build import build_network
 from rna_s2.s2.config import FeatureConfig, NetworkConfig, RelationalConfig
 from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.features import encode_boxes
@@ -256,7 +256,7 @@ def test_groups_of_numbers_can_be_taken_away(without):
     data = dataset(FeatureConfig(kind="relational", without=without))
     network = network_for(data)
     assert all(torch.isfinite(logits).all() for logits in logits_by_row(network, data, [0, 1, 3, 4]))
-    kept = {group for group, has in network.inputs.has.items() if has}
+    kept = set(network.inputs.groups) - {"type", "place", "size"}
     groups = {
         "confidence": {"confidence"}, "energy": {"energy", "chains", "ensemble"},
         "neighbours": {"counts", "chains", "ensemble"}, "ensemble": {"ensemble"},
@@ -300,8 +300,8 @@ def test_the_configs_describe_this_network(name):
     data = dataset(config.features)
     network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
     assert isinstance(network, RelationalNetwork)
-    others = dict.fromkeys(("energy", "counts", "chains", "ensemble"), True)
-    assert network.inputs.has == {"confidence": name == "relational_s1", **others}
+    assert ("confidence" in network.inputs.groups) == (name == "relational_s1")
+    assert {"type", "place", "size", "energy", "counts", "chains", "ensemble"} <= set(network.inputs.groups)
     assert config.registered_name == "s2-" + name.replace("_", "-") and config.split.test_share == 0.1
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from rna_s2.boxtables.read import table_from_frame
 from rna_s2.options.errors import UserError
+from rna_s2.s2.architectures import build_network
 from rna_s2.s2.batches import make_batch
-from rna_s2.s2.build import build_network
 from rna_s2.s2.config import NetworkConfig
 from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.network import BoxNetwork

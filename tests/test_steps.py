@@ -31,7 +31,8 @@ from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES
 from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
 from rna_s2.s1.selection import SelectionOptions
-from rna_s2.s2.config import KINDS, FeatureConfig
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.feature_groups import KINDS
 
 RECORDED = Path(__file__).parent / "data" / "step_outputs.json"
 STEPS = {step.name: step for step in (SYNTHETIC, SEGMENTS, PROPOSE, PRUNE, FEATURIZE)}

@@ -19,7 +19,7 @@ from rna_s2.s2.config import FeatureConfig, NetworkConfig
 from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.network import BoxNetwork
 from rna_s2.s2.scorer import Scorer
-from rna_s2.s2.views import column_names, view, with_columns, with_shuffled_bases
+from rna_s2.s2.views import view, with_columns, with_shuffled_bases
 
 COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 1, 1)]
 
@@ -36,7 +36,7 @@ COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 1, 1)]
     ],
 )
 def test_the_columns_that_a_config_asks_for(config, names):
-    assert column_names(FeatureConfig.model_validate(config)) == tuple(names.split())
+    assert FeatureConfig.model_validate(config).columns == tuple(names.split())
 
 
 def test_nothing_changes_where_nothing_is_asked():

@@ -8,7 +8,7 @@ import pytest
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
-from rna_s2.s2.dataset import Kind
+from rna_s2.s2.feature_groups import Kind
 from tests import test_features, test_pruning
 from tests.real_data import LARGE_TABLE, PICKLED_TABLES, name_of
 

@@ -28,7 +28,7 @@ from rna_s2.pipeline.study_config import Child, StudyConfig, resolve
 from rna_s2.reports.notebook import run_notebook
 from rna_s2.reports.study_table import FIGURES, markdown, summary
 from rna_s2.s2.config import FeatureConfig
-from rna_s2.s2.rules import composition
+from rna_s2.s2.naive_scorers import composition
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import MlflowTracker, start_run
 from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table

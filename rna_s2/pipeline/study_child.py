@@ -14,7 +14,7 @@ from rna_s2.pipeline.prepare import Prepared, prepare
 from rna_s2.pipeline.study_config import Child
 from rna_s2.pipeline.train_s2 import log_evaluations, run_train
 from rna_s2.rna.boxes import ragged_take
-from rna_s2.s2.rules import rule_scores
+from rna_s2.s2.naive_scorers import NAIVE_SCORERS, naive_scores
 from rna_s2.s2.training import evaluation, split_rows
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import start_run
@@ -53,9 +53,9 @@ def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) 
         prepared = prepare(config.data, config.pruning, config.features, config.seed, tracker)
         data = prepared.data
         parts = dict(zip(("train", "val", "test"), split_rows(data, config.split, config.seed), strict=True))
-        seqs = sequences(prepared) if child.variant.scorer == "energy" else ()
+        seqs = sequences(prepared) if NAIVE_SCORERS[child.variant.scorer].needs_sequences else ()
         learned = sampled_share(parts["train"], config.training.row_share, config.seed)
-        scores = rule_scores(child.variant.scorer, data, learned, seqs=seqs, seed=config.seed)
+        scores = naive_scores(child.variant.scorer, data, learned, seqs=seqs, seed=config.seed)
         evaluations = {
             part: evaluation(data, rows, scores[ragged_take(data.offsets, rows)[0]])
             for part, rows in parts.items() if len(rows)

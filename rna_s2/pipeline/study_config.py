@@ -16,9 +16,7 @@ from rna_s2.options.files import content_key, file_digest
 from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import open_model
 from rna_s2.pipeline.train_config import TrainConfig
-from rna_s2.s2.features import GEOMETRY
-from rna_s2.s2.rules import NEEDS_COLUMNS, NEEDS_GEOMETRY, Rule
-from rna_s2.s2.views import column_names
+from rna_s2.s2.naive_scorers import NAIVE_SCORERS
 
 OF_THE_STUDY = {
     "name": "the name of a variant is beside its overrides", "registered_name": "its runs are not registered",
@@ -28,12 +26,19 @@ OF_THE_STUDY = {
 """Keys of a training that a study sets itself, and what to do instead."""
 
 
+NETWORK = "network"
+"""Value of ``scorer`` that trains a network."""
+
+
 class StudyVariant(Options):
     """One line of the study's table."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="name of the line; letters, digits, _")
     about: str = Field("", description="what it is, in words")
-    scorer: Literal["network"] | Rule = Field("network", description="network, or a rule of rna_s2.s2.rules")
+    scorer: Literal[(NETWORK, *NAIVE_SCORERS)] = Field(  # type: ignore[valid-type]
+        NETWORK, description="network, or a naive scorer; "
+        + "; ".join(f"{name}: {scorer.description}" for name, scorer in NAIVE_SCORERS.items())
+    )
     overrides: dict[str, Any] = Field(default_factory=dict, description="what differs from the study's, as in a config file")
     seeds: tuple[int, ...] | None = Field(None, min_length=1, description="in place of the study's seeds")
     against: str = Field("", description="name of the variant that it is compared with, row by row")
@@ -134,12 +139,9 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
             config = validate(TrainConfig, values | fixed, f"{source}: variant {variant.name}: overrides")
             if config.data.transcripts:
                 raise UserError(f"{source}: variant {variant.name}: a study needs an S1 table (in_file), not transcripts")
-            if variant.scorer in NEEDS_GEOMETRY and column_names(config.features) != GEOMETRY:
-                raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} needs raw type, place and size")
-            if not set(NEEDS_COLUMNS.get(variant.scorer, ())) <= set(column_names(config.features)):
-                raise UserError(
-                    f"{source}: variant {variant.name}: the scorer {variant.scorer} needs the kind relational, with energies"
-                )
+            wrong_columns = "" if variant.scorer == NETWORK else NAIVE_SCORERS[variant.scorer].complaint(config.features.columns)
+            if wrong_columns:
+                raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} {wrong_columns}")
             if position == len(rounds):
                 rounds.append([])
             rounds[position].append((variant, config))

@@ -14,8 +14,8 @@ from rna_s2.pipeline.model_folders import SHIPPED_S1
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules
 from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.selection import SelectionOptions
+from rna_s2.s2.architectures import complaint
 from rna_s2.s2.config import FeatureConfig
-from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS
 from rna_s2.s2.training import S2Config
 
 SAMPLE = in_project("data/sample_s1.parquet")
@@ -89,12 +89,7 @@ class TrainConfig(TrackedOptions, S2Config):
 
     @model_validator(mode="after")
     def _features_fit(self) -> TrainConfig:
-        if self.network.architecture == "relational":
-            if self.features.kind not in WHOLE_SEQUENCE_KINDS:
-                raise ValueError(
-                    f"network.architecture relational needs features.kind {' or '.join(sorted(WHOLE_SEQUENCE_KINDS))}, "
-                    f"not {self.features.kind}"
-                )
-            if self.augmentation.bb_augmentation_shift:
-                raise ValueError("network.architecture relational knows a sequence's ends: take bb_augmentation_shift away")
+        wrong = complaint(self.network.architecture, self.features.kind, self.augmentation.bb_augmentation_shift)
+        if wrong:
+            raise ValueError(wrong)
         return self

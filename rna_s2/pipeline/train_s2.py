@@ -21,7 +21,7 @@ from rna_s2.pipeline.structure_metrics import structure_figures
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.pipeline.training_run import CONFIG_FILE, training_run
 from rna_s2.reports.pictures import learning_figure, mean_roc, roc_figure
-from rna_s2.s2.dataset import WHOLE_SEQUENCE_KINDS
+from rna_s2.s2.feature_groups import libraries_of
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.training import Evaluation, TrainResult, train
 from rna_s2.tracking.artifacts import fetch_artifact
@@ -151,7 +151,7 @@ def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], t
 
 def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
     best = result.fit.best_epoch
-    model_type = S2_ENERGY_MODEL if config.features.kind in WHOLE_SEQUENCE_KINDS else S2_MODEL
+    model_type = S2_ENERGY_MODEL if libraries_of(config.features.kind) else S2_MODEL
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)

@@ -15,9 +15,10 @@ from rna_s2.options.files import file_digest
 from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
 from rna_s2.rna.boxes import BOX_TYPES
-from rna_s2.s2.config import KINDS, FeatureConfig
-from rna_s2.s2.dataset import SHUFFLED_KINDS, WHOLE_SEQUENCE_KINDS, EncodedDataset, Kind, check_dataset_path, load
-from rna_s2.s2.features import FEATURE_NAMES, featurize
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.dataset import EncodedDataset, check_dataset_path, load
+from rna_s2.s2.feature_groups import KINDS, Kind, libraries_of
+from rna_s2.s2.features import featurize
 from rna_s2.s2.views import view
 from rna_s2.tracking.names import run_name
 
@@ -117,10 +118,10 @@ def encoded_dataset(
     Raises:
         UserError: the table cannot be encoded, or leaves no row to train on.
     """
-    label_seed = seed if features.kind in SHUFFLED_KINDS else 0
+    label_seed = seed if KINDS[features.kind].shuffled else 0
     path = FEATURIZE.path(
-        cache_dir, libraries=("ViennaRNA",) if features.kind in WHOLE_SEQUENCE_KINDS else (), source=file_digest(pruned),
-        kind=features.kind, names=FEATURE_NAMES[features.kind], keep_partial=features.keep_partial, seed=label_seed,
+        cache_dir, libraries=libraries_of(features.kind), source=file_digest(pruned),
+        kind=features.kind, names=KINDS[features.kind].columns, keep_partial=features.keep_partial, seed=label_seed,
     )
     options = FeaturizeOptions(
         in_file=str(pruned), out_file=str(path), kind=features.kind, keep_partial=features.keep_partial, seed=label_seed

@@ -10,7 +10,7 @@ from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes
 from rna_s2.rna.relations import conflict
 from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.metrics import group_auroc
-from rna_s2.s2.rules import compatible_boxes, composition, dataset_boxes, rule_scores, target_share
+from rna_s2.s2.naive_scorers import compatible_boxes, composition, dataset_boxes, naive_scores, target_share
 from tests.reference import table_of
 
 COUNTS = [(6, 4, 3), (0, 0, 0), (2, 0, 5), (1, 0, 0)]
@@ -39,11 +39,11 @@ def test_shares_are_counted_on_the_given_boxes_alone():
 def test_simple_rules():
     data = random_dataset(COUNTS, seed=1)
     boxes = dataset_boxes(data)
-    np.testing.assert_array_equal(rule_scores("size", data, np.array([0])), data.features[:, 5] + data.features[:, 6])
-    by_type = rule_scores("type_share", data, np.arange(4))
+    np.testing.assert_array_equal(naive_scores("size", data, np.array([0])), data.features[:, 5] + data.features[:, 6])
+    by_type = naive_scores("type_share", data, np.arange(4))
     assert [len(np.unique(by_type[boxes.type == code])) for code in (STEM, ILOOP, HLOOP)] == [1, 1, 1]
     seqs = ["G" * 200, "A", "C" * 200, "A" * 200]
-    assert (rule_scores("energy", data, np.arange(4), seqs=seqs) == -np.inf).all(), "no box can form where nothing pairs"
+    assert (naive_scores("energy", data, np.arange(4), seqs=seqs) == -np.inf).all(), "no box can form where nothing pairs"
 
 
 def test_the_box_of_the_best_chain_comes_first():
@@ -52,7 +52,7 @@ def test_the_box_of_the_best_chain_comes_first():
         for name, of in (("bb_stem", [(0, 9, 3), (11, 18, 2), (0, 9, 1)]), ("bb_hloop", [(2, 7, 6), (12, 17, 6)]))
     }}
     data = encode_boxes(table_of([row]), "relational")
-    scores = rule_scores("chain", data, np.arange(1))
+    scores = naive_scores("chain", data, np.arange(1))
     assert scores.argsort()[::-1][:2].tolist() in ([0, 3], [3, 0]) and scores[0] == pytest.approx(scores[3])
     assert scores[1] == pytest.approx(scores[4]) and scores[2] == scores.min()
 
@@ -66,7 +66,7 @@ def test_the_likeliest_box_of_the_ensemble_comes_first():
         )
     }}
     data = encode_boxes(table_of([row]), "relational")
-    scores = rule_scores("ensemble", data, np.arange(1))
+    scores = naive_scores("ensemble", data, np.arange(1))
     assert (scores[[0, 3]] > 0.9).all(), "the strong stem and the hairpin loop that it closes"
     assert (scores[[1, 2, 4, 5]] < 0.3).all()
 
@@ -74,8 +74,8 @@ def test_the_likeliest_box_of_the_ensemble_comes_first():
 def test_trees_find_what_there_is_and_are_seeded():
     data = random_dataset([(8, 6, 4)] * 60, seed=2, signal=0.9)
     train = np.arange(40)
-    scores = rule_scores("trees", data, train, seed=5)
-    np.testing.assert_array_equal(scores, rule_scores("trees", data, train, seed=5))
+    scores = naive_scores("trees", data, train, seed=5)
+    np.testing.assert_array_equal(scores, naive_scores("trees", data, train, seed=5))
     row = np.repeat(np.arange(60), 18)
     assert group_auroc(row, scores, data.labels, 60)[40:].mean() > 0.8
 
@@ -94,6 +94,6 @@ def test_the_share_of_a_size_is_counted_by_type_and_size():
     boxes = dataset_boxes(data)
     keys = np.stack([boxes.type, boxes.siz_x, boxes.siz_y], axis=1)
     expected = target_share(keys, np.asarray(data.labels), np.arange(len(boxes)))
-    np.testing.assert_array_equal(rule_scores("size_share", data, np.arange(4)), expected)
+    np.testing.assert_array_equal(naive_scores("size_share", data, np.arange(4)), expected)
     by_type = target_share(keys[:, :1], np.asarray(data.labels), np.arange(len(boxes)))
-    np.testing.assert_array_equal(rule_scores("type_share", data, np.arange(4)), by_type)
+    np.testing.assert_array_equal(naive_scores("type_share", data, np.arange(4)), by_type)
