@@ -23,7 +23,7 @@ from rna_s2.options.files import atomic_path
 from rna_s2.rna.boxes import BOX_TYPES, ragged_take
 from rna_s2.s2.feature_groups import KINDS, Kind
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 MOST_CHANNELS = 8
 """Channels of a base, 0 or 1 each, at most: a byte tells a base (:func:`rna_s2.s2.prefix_lstm.prefix_tree`)."""
@@ -274,10 +274,8 @@ def load(path: str | Path) -> EncodedDataset:
         file = path / f"{name}.npy"
         try:
             return np.load(file, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            reason = error.strerror or error
-        except (ValueError, EOFError) as error:
-            reason = error
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: cannot be read ({reason}); featurize the table again")
 
     arrays = {name: mapped(name) for name in ARRAY_DTYPES}

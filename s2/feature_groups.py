@@ -282,7 +282,9 @@ UNITS: dict[str, float] = {name: group.unit for group in GROUPS.values() if grou
 """The unit of each coordinate, in bases."""
 
 if TYPE_CHECKING:
-    Kind = Without = Coordinates = str
+    Kind = str
+    Without = str
+    Coordinates = str
 else:
     Kind, Without, Coordinates = Literal[tuple(KINDS)], Literal[WITHOUT], Literal[tuple(COORDINATES)]
 

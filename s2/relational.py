@@ -70,10 +70,10 @@ def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, 
     """
     columns = (box_type, bb_x, bb_y, *inner_corner(bb_x, bb_y, siz_x, siz_y))
     a, b = [c[:, :, None] for c in columns], [c[:, None, :] for c in columns]
-    holds = conditions(a, b)
+    holds: dict[int, Tensor] = conditions(a, b)
     how = torch.full_like(holds[OVERLAP], CROSSING, dtype=torch.int8)
-    for code, where in holds.items():
-        how.masked_fill_(where, code)
+    for relation, where in holds.items():
+        how.masked_fill_(where, relation)
     _, x_a, y_a, i_a, j_a = a
     _, x_b, y_b, i_b, j_b = b
     distance = ((x_a + y_a) - (x_b + y_b)).abs()
@@ -137,6 +137,7 @@ class RelationalLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None, slot: Tensor, mask: Tensor) -> Tensor:  # (boxes, n_dim), twice
         if self.attend:
+            assert bias is not None
             x = x + dropout(self._attention(self.norm_attention(x), bias, slot, mask), self.probability, self.training)
         widened = feed_forward(
             self.norm_feed_forward(x), self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias,
@@ -277,6 +278,7 @@ class RelationalNetwork(nn.Module):
     def _sequence(self, batch: Batch) -> Tensor:  # -> (boxes, n_dim)
         if batch.bases is None:
             raise UserError("the relational network reads whole sequences: set features.kind to relational")
+        assert self.read is not None
         _, x, y, siz_x, siz_y = self._columns(batch)
         return self.read(batch.bases, torch.stack([x, *inner_corner(x, y, siz_x, siz_y), y], dim=1), batch.row)
 
@@ -290,5 +292,6 @@ class RelationalNetwork(nn.Module):
             for column in self._columns(batch)
         ]
         with torch.no_grad():
-            code = relation_codes(*(grid.view(rows, longest) for grid in grids), batch.mask)
+            box_type, x, y, siz_x, siz_y = (grid.view(rows, longest) for grid in grids)
+            code = relation_codes(box_type, x, y, siz_x, siz_y, batch.mask)
         return self.bias(code, dtype)

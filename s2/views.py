@@ -55,7 +55,8 @@ def with_columns(data: EncodedDataset, names: Sequence[str]) -> EncodedDataset:
                 return column(base) / (length if ending == RELATIVE else UNITS[base])
         raise UserError(f"{data.meta.source}: '{name}' is no feature of the kind {data.meta.kind}")
 
-    features = np.stack([column(name) for name in names], axis=1).astype(np.float32)
+    columns = [column(name) for name in names]
+    features = np.stack(columns, axis=1).astype(np.float32) if names else np.zeros((len(length), 0), np.float32)
     return replace(data, meta=data.meta.model_copy(update={"feature_names": names}), features=features)
 
 

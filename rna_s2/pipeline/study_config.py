@@ -125,7 +125,7 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     for where, overrides in everywhere.items():
         for key in sorted(OF_THE_STUDY.keys() & overrides.keys()):
             raise UserError(f"{source}: {where}: '{key}' is set by the study; {OF_THE_STUDY[key]}")
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "data": {"in_file": study.in_file, "max_rejects": study.max_rejects, "cache_dir": study.cache_dir},
         "training": {"epoch": study.epochs},
     }
@@ -139,9 +139,10 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
             config = validate(TrainConfig, values | fixed, f"{source}: variant {variant.name}: overrides")
             if config.data.transcripts:
                 raise UserError(f"{source}: variant {variant.name}: a study needs an S1 table (in_file), not transcripts")
-            wrong_columns = "" if variant.scorer == NETWORK else NAIVE_SCORERS[variant.scorer].complaint(config.features.columns)
-            if wrong_columns:
-                raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} {wrong_columns}")
+            if variant.scorer != NETWORK:
+                lacking = NAIVE_SCORERS[variant.scorer].complaint(config.features.columns)
+                if lacking:
+                    raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} {lacking}")
             if position == len(rounds):
                 rounds.append([])
             rounds[position].append((variant, config))

@@ -12,7 +12,7 @@ good what the blocks before it have lost.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,7 +110,9 @@ def compacted(network: ProposalNetwork, codes: np.ndarray, tolerance: float) -> 
 
 def _moments(block: ResidualBlock, compact: list[Tensor], trained: list[Tensor], cells: tuple[Tensor, ...]) -> Moments:
     """Moments of a block's hidden channels behind the compact stream; wanted is what leads from it to the trained one."""
-    channels = wanted = square = count = 0
+    channels: Any = 0
+    wanted: Any = 0
+    square, count = 0.0, 0
     for before, after, mask in zip(compact, trained, cells, strict=True):
         hidden = _at(torch.relu(block.look(torch.relu(before))), mask)
         hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # (cells, hidden + 1)
