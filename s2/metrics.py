@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from rna_s2.rna.boxes import BOX_TYPES
@@ -117,49 +115,3 @@ def _figures(row: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: int)
 def _mean(values: np.ndarray) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
-
-
-def paired_bootstrap(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    group: np.ndarray | None = None,
-    samples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Mapping[str, float]:
-    """The mean difference of two models' figures on the same rows, with a percentile bootstrap interval.
-
-    Whole groups are drawn, so that rows which are alike (segments of one transcript) do not count as independent ones.
-
-    Args:
-        first, second: ``(rows,)`` float; a figure of each model on each row; rows where either is NaN are left out.
-        group: ``(rows,)``; rows with the same value are drawn together; None draws each row alone.
-        samples: bootstrap samples.
-        level: coverage of the interval.
-        seed: of the resampling.
-
-    Returns:
-        ``difference`` (mean of ``first - second``), ``low``, ``high``, ``rows``, ``groups``.
-
-    Raises:
-        ValueError: the arguments differ in length, or no row is left.
-    """
-    group = np.arange(len(first)) if group is None else np.asarray(group)
-    if not len(first) == len(second) == len(group):
-        raise ValueError(f"{len(first)} rows against {len(second)}, with {len(group)} groups")
-    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    defined = ~np.isnan(difference)
-    difference = difference[defined]
-    if not len(difference):
-        raise ValueError("no row has a figure of both models")
-    _, of_row, size = np.unique(group[defined], return_inverse=True, return_counts=True)
-    total = np.bincount(of_row, weights=difference)
-    rng = np.random.default_rng(seed)
-    drawn = (rng.integers(0, len(size), len(size)) for _ in range(samples))
-    means = np.array([total[k].sum() / size[k].sum() for k in drawn])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return {
-        "difference": float(difference.mean()), "low": float(low), "high": float(high),
-        "rows": float(len(difference)), "groups": float(len(size)),
-    }

@@ -1,4 +1,4 @@
-"""Figures per row against scikit-learn row by row, and the paired bootstrap on cases worked out by hand."""
+"""Metrics per row against scikit-learn row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rna_s2.rna.boxes import BOX_TYPES
-from rna_s2.s2.metrics import group_auroc, group_average_precision, paired_bootstrap, ranking_metrics
+from rna_s2.s2.metrics import group_auroc, group_average_precision, ranking_metrics
 
 SCORES = st.one_of(
     st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0]),  # ties
@@ -84,49 +84,3 @@ def test_equal_infinite_scores_are_ties():
 def test_a_score_that_is_nan_is_an_error(figure):
     with pytest.raises(ValueError, match="NaN"):
         figure(np.zeros(2, dtype=int), np.array([0.1, np.nan]), np.array([0, 1]), 1)
-
-
-def test_bootstrap_of_a_constant_difference_has_no_width():
-    second = np.array([0.1, 0.5, 0.25, np.nan, 0.75])
-    found = paired_bootstrap(second + 0.125, second, samples=50)
-    assert found == {"difference": 0.125, "low": 0.125, "high": 0.125, "rows": 4.0, "groups": 4.0}
-
-
-def test_bootstrap_of_two_rows_by_hand():
-    # Differences 0 and 1: a sample's mean is 0, 0.5 or 1 with probability 1/4, 1/2, 1/4; so the interval of
-    # coverage 0.4 (quantiles 0.3 and 0.7) is a point, and that of coverage 0.9 is everything.
-    first, second = np.array([0.5, 1.0]), np.array([0.5, 0.0])
-    narrow = paired_bootstrap(first, second, samples=2000, level=0.4)
-    wide = paired_bootstrap(first, second, samples=2000, level=0.9)
-    assert narrow == {"difference": 0.5, "low": 0.5, "high": 0.5, "rows": 2.0, "groups": 2.0}
-    assert (wide["low"], wide["high"]) == (0.0, 1.0)
-
-
-def test_bootstrap_interval_is_that_of_the_normal_law_and_seeded():
-    difference = np.random.default_rng(5).normal(0.02, 0.1, 400)
-    found = paired_bootstrap(difference, np.zeros(400), samples=4000, seed=1)
-    half = 1.96 * difference.std() / np.sqrt(400)
-    assert found["low"] == pytest.approx(difference.mean() - half, abs=0.1 * half)
-    assert found["high"] == pytest.approx(difference.mean() + half, abs=0.1 * half)
-    assert found == paired_bootstrap(difference, np.zeros(400), samples=4000, seed=1)
-    assert found != paired_bootstrap(difference, np.zeros(400), samples=4000, seed=2)
-
-
-def test_bootstrap_refuses_what_is_not_paired():
-    with pytest.raises(ValueError, match="2 rows against 3"):
-        paired_bootstrap(np.zeros(2), np.zeros(3))
-    with pytest.raises(ValueError, match="no row"):
-        paired_bootstrap(np.array([np.nan, 1.0]), np.array([0.0, np.nan]))
-
-
-def test_rows_of_one_group_do_not_narrow_the_interval():
-    one_each = np.random.default_rng(0).normal(0, 1, 30)
-    repeated, group = np.repeat(one_each, 20), np.repeat(np.arange(30), 20)
-    alone = paired_bootstrap(one_each, np.zeros(30), samples=2000)
-    together = paired_bootstrap(repeated, np.zeros(600), group=group, samples=2000)
-    blind = paired_bootstrap(repeated, np.zeros(600), samples=2000)
-    assert together["groups"] == 30 and together["rows"] == 600
-    assert (together["low"], together["high"]) == pytest.approx((alone["low"], alone["high"]))
-    assert blind["high"] - blind["low"] < 0.5 * (together["high"] - together["low"])
-    with pytest.raises(ValueError, match="with 2 groups"):
-        paired_bootstrap(np.zeros(3), np.zeros(3), group=np.zeros(2))

@@ -9,12 +9,7 @@ import pandas as pd
 import pytest
 
 from rna_s2.pipeline.study_config import StudyVariant
-from rna_s2.reports.study_table import FIGURES, answer, interval, markdown, row_difference, summary, t_half_width
-
-
-def test_the_t_interval_of_three_values():
-    assert t_half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)  # t of 2 degrees, 97.5 %
-    assert math.isnan(t_half_width([1.0]))
+from rna_s2.reports.study_table import FIGURES, answer, interval, markdown, row_difference, summary
 
 
 def rows_of(auroc, seed: int = 0, variant: str = "a", part: str = "val") -> pd.DataFrame:

@@ -25,6 +25,7 @@ from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, failure_reason, predict_each
 from rna_s2.pipeline.tools import RNAFOLD, TOOL_NAMES, Tool, ToolName, rnafold, tool
+from rna_s2.reports.intervals import bootstrap_interval
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import as_pairs, to_dot_bracket
 from rna_s2.structures.compare import compare_many
@@ -42,9 +43,6 @@ SLACK = "_slack"
 ALL, MEAN_OF_FAMILIES, NO_FAMILY = "all", "mean of families", "(none)"
 RESAMPLES = 2000
 """Bootstrap samples of an interval."""
-
-INTERVAL = (2.5, 97.5)
-"""Percentiles of a 95 % interval."""
 
 LENGTHS = (50, 75, 100, 150, 200, 500, 1000)
 """Longest sequences of the classes of length that the summary tells apart, in bases."""
@@ -264,9 +262,9 @@ def summarise(sequences: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         families = list(of_tool.groupby("family"))
         groups = [*families, (ALL, of_tool)]
         for family, rows in groups:
-            low, high = interval(rows["f1"].to_numpy(), seed)
+            low, high = interval(rows["f1"], seed)
             of_group = difference[rows.index]
-            less, more = interval(of_group.to_numpy(), seed)
+            less, more = interval(of_group, seed)
             lines.append({
                 "tool": name, "family": family, "sequences": len(rows), **rows[columns].mean(), "f1_low": low, "f1_high": high,
                 "f1_difference": of_group.mean(), "f1_difference_low": less, "f1_difference_high": more,
@@ -287,14 +285,10 @@ def by_length(sequences: pd.DataFrame) -> pd.DataFrame:
     return means[["tool", "length", "sequences", "f1", "exact", "seconds"]].reset_index(drop=True)
 
 
-def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean; NaN for fewer than two values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)])
-    low, high = np.percentile(means, INTERVAL)
-    return float(low), float(high)
+def interval(values: pd.Series, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean; NaN for fewer than two values."""
+    found = bootstrap_interval(values, samples=RESAMPLES, seed=seed)
+    return (found.low, found.high) if found.values > 1 else (float("nan"), float("nan"))
 
 
 def markdown(evaluation: Evaluation) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from rna_s2.options.errors import UserError
+from rna_s2.reports.intervals import bootstrap_interval
 from rna_s2.s2.config import NetworkConfig
-from rna_s2.s2.metrics import paired_bootstrap
 
 REFERENCE = pd.DataFrame(
     [
@@ -147,10 +147,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, first_name: str, sec
     both = both.dropna(subset=["auroc_first", "auroc_second"])
     if not len(both):
         raise CheckFailed(f"{first_name} and {second_name} share no validation row; train them on the same table and split")
-    result = paired_bootstrap(
-        both["auroc_first"].to_numpy(), both["auroc_second"].to_numpy(), group=both["group_first"].to_numpy()
-    )
-    difference, low, high = result["difference"], result["low"], result["high"]
+    difference, low, high, *_ = bootstrap_interval(both["auroc_first"] - both["auroc_second"], both["group_first"])
     a_little = " a little" if abs(difference) < A_LITTLE else ""
     verdict = (
         f"{what} helps{a_little}" if low > 0

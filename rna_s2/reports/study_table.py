@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
-from rna_s2.pipeline.study_config import StudyVariant
+from rna_s2.reports.intervals import bootstrap_interval, t_half_width
 from rna_s2.rna.boxes import BOX_TYPES
-from rna_s2.s2.metrics import paired_bootstrap
-
-LEVEL = 0.95
-"""Coverage of all intervals."""
 
 FIGURES: Mapping[str, str] = {
     "train": "best/train/auroc", "val": "best/val/auroc", "test": "test/auroc",
@@ -35,16 +30,20 @@ HEADINGS: Mapping[str, str] = {
 }
 
 
-def t_half_width(values: Sequence[float], level: float = LEVEL) -> float:
-    """Half the width of the t interval of the mean of some values; NaN for fewer than two."""
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) < 2:
-        return math.nan
-    quantile = student.ppf((1 + level) / 2, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
+class Variant(Protocol):
+    """What the table needs to know of a variant: its name, what it is in words, and the name of the one it is compared with."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def about(self) -> str: ...
+
+    @property
+    def against(self) -> str: ...
 
 
-def summary(runs: pd.DataFrame, rows: pd.DataFrame, variants: Sequence[StudyVariant]) -> pd.DataFrame:
+def summary(runs: pd.DataFrame, rows: pd.DataFrame, variants: Sequence[Variant]) -> pd.DataFrame:
     """One line per variant that has a run, in the order of ``variants``.
 
     Args:
@@ -81,7 +80,7 @@ def row_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
     """How much better one variant ranks the boxes of a row than another, on the seeds that both have.
 
     Every scored row is compared with itself under the same seed. The interval is a bootstrap over groups (transcripts): all
-    rows of a transcript, under all seeds, are drawn together.
+    rows of a transcript, under all seeds, are resampled together.
 
     Args:
         first, second: ``seed``, ``source_row``, ``group``, ``auroc`` of one part.
@@ -98,10 +97,8 @@ def row_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
     both = both.dropna(subset=["auroc", "auroc_second"])
     if not len(both):
         return nothing
-    result = paired_bootstrap(
-        both["auroc"].to_numpy(), both["auroc_second"].to_numpy(), group=both["group"].to_numpy(), level=LEVEL
-    )
-    return {name: result[name] for name in nothing}
+    difference, low, high, *_ = bootstrap_interval(both["auroc"] - both["auroc_second"], both["group"])
+    return {"difference": difference, "low": low, "high": high}
 
 
 def markdown(table: pd.DataFrame) -> str:
