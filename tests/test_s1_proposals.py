@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -11,23 +13,16 @@ from hypothesis import strategies as st
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inside_map
 from rna_s2.rna.pairs import impossible_stems
 from rna_s2.rna.sequence import encode
+from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import NetworkConfig
+from rna_s2.s1.merging import group, merge
 from rna_s2.s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
-from rna_s2.s1.proposals import (
-    CellOutputs,
-    all_proposals,
-    group,
-    least_on_logit,
-    merge,
-    propose_boxes,
-    propose_selections,
-)
-from rna_s2.s1.selection import InferenceOptions, SelectionOptions
+from rna_s2.s1.proposals import least_on_logit, propose_boxes, propose_selections
+from rna_s2.s1.selection import SELECTIONS, THRESHOLDS, InferenceOptions, Selection, SelectionOptions
 from tests.s1_reference import propose
 
 TYPES = (STEM, ILOOP, HLOOP)
 WIDTHS = (1 + 12 + 12 + 11 + 1, 1 + 12 + 12 + 22 + 2, 1 + 12 + 12 + 11 + 1)
-SELECTIONS = ("on_threshold", "n_proposal", "both", "union", "support")
 
 
 def random_outputs(rng: np.random.Generator, rows: int, longest: int) -> list[torch.Tensor]:
@@ -63,7 +58,7 @@ def as_dict(merged, row: int) -> dict:
     return found
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("selection", list(SELECTIONS))
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_outputs_give_what_the_cell_by_cell_reading_gives(selection, mask, seed):
@@ -94,6 +89,26 @@ def test_random_outputs_give_what_the_cell_by_cell_reading_gives(selection, mask
             everything = propose(cells, int(length), selection, 0.4, 0.03, mask, 0.0)
             assert len(expected) < len(everything) or length < 10, "the threshold must drop boxes"
     assert kinds == {0, 1, 2}, "the random outputs must propose boxes of every type"
+
+
+def test_every_selection_has_an_entry_and_uses_the_thresholds_that_it_names():
+    """A threshold that a selection names decides what it proposes; any other changes nothing."""
+    assert tuple(SELECTIONS) == get_args(Selection)
+    codes = random_codes(np.random.default_rng(8), 30, 18)
+    low = {"on_threshold": 0.3, "n_proposal_threshold": 0.02, "min_support": 0.01}
+    high = {"on_threshold": 0.9, "n_proposal_threshold": 0.6, "min_support": 0.7}
+    assert low.keys() == high.keys() == THRESHOLDS.keys()
+    for name, rule in SELECTIONS.items():
+        assert f"{name}: {rule.description}" in SelectionOptions.model_fields["selection"].description
+        settings_of = [{}, *({threshold: high[threshold]} for threshold in THRESHOLDS)]
+        chosen = [SelectionOptions(selection=name, **low | changed) for changed in settings_of]
+        first, *others = propose_selections(random_network(7), codes, chosen)
+        assert len(first.boxes) > 0
+        used = {
+            threshold for threshold, other in zip(THRESHOLDS, others, strict=True)
+            if [as_dict(other, row) for row in range(2)] != [as_dict(first, row) for row in range(2)]
+        }
+        assert used == set(rule.thresholds), name
 
 
 def test_masked_boxes_lie_in_the_upper_triangle():
@@ -130,7 +145,7 @@ def random_codes(rng: np.random.Generator, *lengths: int) -> list[np.ndarray]:
     return [rng.integers(0, 5, n).astype(np.uint8) for n in lengths]
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("selection", list(SELECTIONS))
 def test_patches_give_what_the_whole_map_gives(selection):
     network = random_network(0)
     codes = random_codes(np.random.default_rng(1), 70, 33, 16)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rna_s2.rna.boxes import BOX_TYPES
+from rna_s2.s1.selection import SELECTIONS, THRESHOLDS
 
 CELL_COLUMNS = {
     "auroc": "au-ROC",
@@ -109,13 +110,9 @@ def _excluded(excluded: Mapping[str, Any]) -> list[str]:
 
 
 def _selection(selection: Mapping[str, Any]) -> str:
-    thresholds = {
-        "on_threshold": f"p_on above {selection['on_threshold']:g}",
-        "n_proposal": f"proposals over area above {selection['n_proposal_threshold']:g}",
-        "support": f"probabilities that add up to {selection['min_support']:g}",
-    }
-    used = thresholds.values() if selection["selection"] in ("both", "union") else [thresholds[selection["selection"]]]
-    return f"`{selection['selection']}` ({', '.join(used)})"
+    thresholds = SELECTIONS[selection["selection"]].thresholds
+    used = ", ".join(THRESHOLDS[name].format(selection[name]) for name in thresholds)
+    return f"`{selection['selection']}` ({used})"
 
 
 def _shown(value: float | None) -> str:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rna_s2.rna.boxes import BOX_TYPES, ILOOP
+from rna_s2.s1.cells import rounded_size
 from rna_s2.s1.losses import location_class, size_class
 from rna_s2.s1.network import TypeOutputs
-from rna_s2.s1.proposals import rounded_size
 
 LOGIT_LIMIT = 16.0
 """Logits are counted in equal bins between minus and plus this; those beyond it in the outermost bins."""

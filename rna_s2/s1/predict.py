@@ -13,8 +13,9 @@ from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_COLUMNS, Boxes
 from rna_s2.rna.sequence import encode
+from rna_s2.s1.merging import ProposedBoxes, area
 from rna_s2.s1.network import ProposalNetwork
-from rna_s2.s1.proposals import ProposedBoxes, area, propose_boxes
+from rna_s2.s1.proposals import propose_boxes
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 
 
@@ -28,7 +29,7 @@ def with_proposals(
 ) -> BoxTable:
     """The table with the boxes that a network proposes in place of those it had.
 
-    Extra columns: ``n_proposal_norm_sm`` and ``n_proposal_norm_sl``, proposals of each kind over the box's area.
+    Extra columns: ``n_proposal_norm_sm`` and ``n_proposal_norm_sl``, proposals of each size output over the box's area.
     ``seconds`` and ``progress`` as in :func:`rna_s2.s1.proposals.propose_boxes`.
 
     Raises:

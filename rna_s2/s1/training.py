@@ -23,11 +23,12 @@ from rna_s2.fitting.split import split_by_group
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import BOX_TYPES, is_in
 from rna_s2.s1.batches import EpochMaps, MapBatch, Maps, OrderedMaps
+from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import S1Config
 from rna_s2.s1.losses import map_losses, on_targets
+from rna_s2.s1.merging import merge
 from rna_s2.s1.metrics import CellCounts, cell_figures, count_correct, count_on
 from rna_s2.s1.network import ProposalNetwork
-from rna_s2.s1.proposals import CellOutputs, all_proposals, merge
 
 LR_SCHEDULE = "cosine_by_progress"
 """See :data:`rna_s2.fitting.schedules.SCHEDULES`."""
