@@ -14,22 +14,11 @@ from chain_models import EVERY_CELL, saved_models
 
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.evaluate import (
-    ALL,
-    MEAN_OF_FAMILIES,
-    OURS,
-    EvaluateOptions,
-    by_length,
-    drawn,
-    evaluate,
-    family_figure,
-    interval,
-    markdown,
-    read_known,
-    run_evaluate,
-    within,
-)
-from rna_s2.pipeline.tools import TOOL_NAMES, Tool, last_structure, rnafold, tool
+from rna_s2.pipeline.evaluate import EvaluateOptions, evaluate, run_evaluate
+from rna_s2.pipeline.known_structures import read_known, sampled, within
+from rna_s2.pipeline.tools import OURS, TOOL_NAMES, Tool, last_structure, rnafold, tool
+from rna_s2.reports.evaluation import ALL, MEAN_OF_FAMILIES, by_length, interval
+from rna_s2.reports.evaluation_report import family_plot, markdown
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 
@@ -56,7 +45,7 @@ def answering(name: str, answers: list[str | Exception]) -> Tool:
     return Tool(name, "", fold)
 
 
-def test_figures_by_hand():
+def test_metrics_by_hand():
     """half: 2 of 4 pairs, F1 2 * 1 * 0.5 / 1.5. shifted: every pair is moved by one on the 5' side."""
     found = evaluate(KNOWN, [answering("x", ANSWERS)])
     rows = found.sequences.set_index("name")
@@ -117,10 +106,10 @@ def test_names_and_families_need_not_be_told_apart():
     of_x = found.summary.set_index(["tool", "family"]).loc["x"]
     assert list(of_x.index) == ["all (family)", ALL]
     assert of_x.loc[ALL, "f1_difference"] == pytest.approx((1 + 2 / 3) / 4)
-    assert family_figure(found.summary) and "| all (family) | 4 |" in markdown(found)
+    assert family_plot(found.summary) and "| all (family) | 4 |" in markdown(found)
 
 
-def test_figures_by_length():
+def test_metrics_by_length():
     rows = pd.DataFrame({
         "tool": "x", "length": [50, 51, 75, 76, 1000, 1001, 2000], "f1": [0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.9],
         "exact": [True] + [False] * 6, "seconds": 1.0,
@@ -220,9 +209,9 @@ def test_known_structures_from_an_s1_table(tmp_path):
         read_known(str(tmp_path / "x.txt"))
 
 
-def test_rows_are_drawn_by_seed():
-    assert drawn(KNOWN, 0, 0) == KNOWN == drawn(KNOWN, 9, 0)
-    assert [s.name for s in drawn(KNOWN, 2, 1)] == [s.name for s in drawn(KNOWN, 2, 1)] and len(drawn(KNOWN, 2, 1)) == 2
+def test_rows_are_sampled_by_seed():
+    assert sampled(KNOWN, 0, 0) == KNOWN == sampled(KNOWN, 9, 0)
+    assert [s.name for s in sampled(KNOWN, 2, 1)] == [s.name for s in sampled(KNOWN, 2, 1)] and len(sampled(KNOWN, 2, 1)) == 2
 
 
 def test_long_structures_are_left_out():
@@ -239,7 +228,7 @@ def test_last_structure_of_an_output():
 
 
 @pytest.mark.parametrize(("name", "program"), [("MXfold2", "mxfold2"), ("CONTRAfold", "contrafold"), ("sincFold", "sincFold")])
-def test_programs_are_called_and_told_when_absent(tmp_path, monkeypatch, name, program):
+def test_programs_are_called_and_named_when_absent(tmp_path, monkeypatch, name, program):
     """A stand-in for the program, which pairs the first base with the last of whatever it is given."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tool(name).absent == f"not installed (no program {program} on PATH)"

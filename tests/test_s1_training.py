@@ -24,18 +24,18 @@ from rna_s2.fitting.checkpoints import LAST, training_lock
 from rna_s2.fitting.module import IDENTITY
 from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
-from rna_s2.pipeline import selections
 from rna_s2.pipeline import train_s1 as train_main
 from rna_s2.pipeline.steps import propose as propose_main
 from rna_s2.pipeline.steps.segments import training_segments
 from rna_s2.pipeline.steps.synthetic import SyntheticOptions, synthetic_transcripts
+from rna_s2.reports import selections
 from rna_s2.s1.card import _commit, _selection, _sources, network_card
 from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
 from rna_s2.s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
 from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
 from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
-from rna_s2.s1.selection import SelectionOptions
+from rna_s2.s1.selection import THRESHOLDS, SelectionOptions
 from rna_s2.s1.synthetic import random_transcripts
 from rna_s2.s1.training import S1Module, split_rows, train
 
@@ -281,7 +281,7 @@ def test_commands_train_register_propose_and_compare(table, tracking_uri, tmp_pa
     assert set(within["budget"]) <= {112, 223} and (within["boxes_per_row"] <= within["budget"]).all()
     assert set(rows["selection"]) == {"on_threshold", "n_proposal", "both", "union", "support", "as given"}
     assert rows.loc[rows["lengths"] == "all", "rows"].eq(30).all()
-    groups = rows[rows["lengths"] != "all"].groupby(["selection", *selections.THRESHOLDS], dropna=False)
+    groups = rows[rows["lengths"] != "all"].groupby(["selection", *THRESHOLDS], dropna=False)
     assert groups["rows"].sum().eq(30).all()
 
 
@@ -329,7 +329,7 @@ def test_the_best_setting_within_a_number_of_boxes_is_reported_for_each_selectio
         ["support", 112, 110, 0.5], ["support", 223, 110, 0.5],
         ["union", 112, 90, 0.25], ["union", 223, 90, 0.25],
     ]
-    assert selections.best_sentences(best, comparison, (112, 223)) == [
+    assert selections.best_sentences(best, comparison, (112, 223), list(THRESHOLDS)) == [
         "on_threshold: <= 112 boxes per row: 30.0 % of rows with 100 % sensitivity (100 boxes, on_threshold 0.1); "
         "<= 223 boxes per row: 40.0 % of rows with 100 % sensitivity (200 boxes, on_threshold 0.05)",
         "n_proposal: <= 112 boxes per row: no setting; <= 223 boxes per row: no setting",

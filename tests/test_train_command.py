@@ -34,7 +34,7 @@ from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig
 from rna_s2.pruning.rules import PruningRules
-from rna_s2.reports.pictures import mean_roc
+from rna_s2.reports.plots import mean_roc
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.training import Evaluation, S2Module
 from rna_s2.tracking.outbox import resend

@@ -24,7 +24,7 @@ from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SourceOptions, TrainConfig
 from rna_s2.pipeline.train_s2 import run_train
 from rna_s2.reports.notebook import run_notebook
-from rna_s2.reports.pictures import mean_roc, roc_figure
+from rna_s2.reports.plots import mean_roc, roc_plot
 from rna_s2.s2.training import Evaluation
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import child_runs, start_run
@@ -124,7 +124,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
             evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
             curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
-            tracker.figure(roc_figure(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
+            tracker.figure(roc_plot(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / REPORT
             try:

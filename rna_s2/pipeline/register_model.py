@@ -12,10 +12,13 @@ from pydantic import Field
 from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.evaluate import ALL, FIGURES, drawn, evaluate, own_tool, read_known, within
+from rna_s2.pipeline.evaluate import evaluate
+from rna_s2.pipeline.known_structures import read_known, sampled, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import save_pipeline
+from rna_s2.pipeline.tools import own_tool
 from rna_s2.pipeline.train_config import SAMPLE
+from rna_s2.reports.evaluation import ALL, METRICS
 from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ def run_register(options: RegisterOptions):
     """
     models, chain = open_models(options)
     found, digest = read_known(options.known)
-    known = drawn(within(found.records, chain.max_len, options.known), options.max_rows, options.seed)
+    known = sampled(within(found.records, chain.max_len, options.known), options.max_rows, options.seed)
     from rna_s2.tracking.models import NETWORK_FOLDER, STRUCTURE_MODEL
     from rna_s2.tracking.registry import log_model
     from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
@@ -60,7 +63,7 @@ def run_register(options: RegisterOptions):
         tracker.dataset(Path(options.known).name, digest, options.known, COMMAND, {"records": len(found.records)})
         summary = evaluate(known, [own_tool(models, chain)], options.seed).summary
         row = summary[summary["family"] == ALL].iloc[0]
-        metrics = {figure: float(row[figure]) for figure in FIGURES}
+        metrics = {name: float(row[name]) for name in METRICS}
         tracker.metrics(metrics)
         about = {
             "stage 1": options.model or options.s1_model, "stage 2": options.model or options.s2_model,

@@ -10,13 +10,12 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from pydantic import Field, field_validator
 from tqdm import tqdm
 
@@ -30,25 +29,23 @@ from rna_s2.options.files import atomic_path
 from rna_s2.options.places import ProjectPath
 from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
+from rna_s2.reports.selections import (
+    ALL_LENGTHS,
+    AS_GIVEN,
+    best_sentences,
+    best_within,
+    frontier,
+    length_plot,
+    tradeoff_plot,
+)
 from rna_s2.rna.boxes import BOX_TYPES, is_in
 from rna_s2.rna.sequence import encode
 from rna_s2.s1.network import ProposalNetwork
 from rna_s2.s1.predict import table_of_proposals
 from rna_s2.s1.proposals import propose_selections
-from rna_s2.s1.selection import InferenceOptions, Selection, SelectionOptions
+from rna_s2.s1.selection import SELECTIONS, THRESHOLDS, InferenceOptions, Selection, SelectionOptions
 
 logger = logging.getLogger(__name__)
-
-ALL_LENGTHS = "all"
-AS_GIVEN = "as given"
-"""Name of the curve of the table's own proposals."""
-THRESHOLDS = {
-    "on_threshold": ("on_threshold", "both", "union"),
-    "n_proposal_threshold": ("n_proposal", "both", "union"),
-    "min_support": ("support",),
-}
-"""The thresholds, and the selections that have them."""
-
 
 OnThreshold, NProposalThreshold, MinSupport = (
     Annotated[float, *SelectionOptions.model_fields[name].metadata] for name in THRESHOLDS
@@ -82,10 +79,10 @@ class SelectionsOptions(InferenceOptions):
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
     )
     budgets: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (112, 223), description="boxes per row at most, for which the best setting of each selection is told, at commas"
+        (112, 223), description="boxes per row at most, for which the best setting of each selection is reported, at commas"
     )
-    max_rows: int = Field(0, ge=0, description="rows to compare on, drawn at random; 0: all")
-    seed: int = Field(0, ge=0, description="seed of the drawing")
+    max_rows: int = Field(0, ge=0, description="rows to compare on, sampled at random; 0: all")
+    seed: int = Field(0, ge=0, description="seed of the sampling")
     chunk: int = Field(200, ge=1, description="rows that are held in memory with all their proposals at a time")
     experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
@@ -105,18 +102,12 @@ class SelectionsOptions(InferenceOptions):
 
 
 def settings(options: SelectionsOptions) -> list[SelectionOptions]:
-    """Every selection at each of the thresholds that it has."""
+    """Every selection at each combination of the thresholds that it has."""
     out = []
-    for name in options.selections:
-        if name == "support":
-            out.extend(SelectionOptions(selection=name, min_support=least) for least in options.min_supports)
-            continue
-        on_thresholds = options.on_thresholds if name != "n_proposal" else options.on_thresholds[:1]
-        n_thresholds = options.n_proposal_thresholds if name != "on_threshold" else options.n_proposal_thresholds[:1]
-        out.extend(
-            SelectionOptions(selection=name, on_threshold=on, n_proposal_threshold=n)
-            for on in on_thresholds for n in n_thresholds
-        )
+    for selection in options.selections:
+        names = SELECTIONS[selection].thresholds
+        for values in product(*(getattr(options, f"{name}s") for name in names)):
+            out.append(SelectionOptions.model_validate({"selection": selection, **dict(zip(names, values, strict=True))}))
     return out
 
 
@@ -156,7 +147,7 @@ def compare(
     options: SelectionsOptions,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Each setting's figures over all rows and by length.
+    """Each setting's metrics over all rows and by length.
 
     Returns:
         One entry per setting and group of lengths: ``selection``, ``on_threshold``, ``n_proposal_threshold``,
@@ -177,7 +168,7 @@ def compare(
     group, names = length_group(table.lengths, options.length_edges)
     entries = [
         {"selection": setting.selection}
-        | {name: getattr(setting, name) if setting.selection in used_by else np.nan for name, used_by in THRESHOLDS.items()}
+        | {name: getattr(setting, name) if name in setting.rule.thresholds else np.nan for name in THRESHOLDS}
         for setting in chosen
     ]
     measured = [np.concatenate(parts) for parts in counts]
@@ -192,93 +183,14 @@ def compare(
     return pd.DataFrame(lines)
 
 
-def frontier(comparison: pd.DataFrame, lengths: str = ALL_LENGTHS) -> pd.DataFrame:
-    """The settings that no other beats over some lengths: none has as few boxes per row and as large a full share."""
-    rows = comparison[comparison["lengths"] == lengths].sort_values(
-        ["boxes_per_row", "full_share"], ascending=[True, False], kind="stable"
-    )
-    best_before = rows["full_share"].cummax().shift(fill_value=-1.0)
-    return rows[rows["full_share"] > best_before]
-
-
-def best_within(comparison: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """For each selection and number of boxes per row, over all lengths: its setting of largest full share within that.
-
-    Returns:
-        The entries of those settings, and ``budget``; a selection without a setting within a budget has no entry for it.
-    """
-    rows = comparison[comparison["lengths"] == ALL_LENGTHS]
-    parts = []
-    for budget in budgets:
-        within = rows[rows["boxes_per_row"] <= budget].sort_values("full_share", ascending=False, kind="stable")
-        parts.append(within.drop_duplicates("selection").assign(budget=budget))
-    best = pd.concat(parts) if parts else rows.iloc[:0].assign(budget=0)
-    place = {name: k for k, name in enumerate(rows["selection"].unique())}
-    return best.sort_values(["selection", "budget"], key=lambda c: c.map(place) if c.name == "selection" else c)
-
-
-def best_sentences(best: pd.DataFrame, comparison: pd.DataFrame, budgets: Sequence[int]) -> list[str]:
-    """One line per selection from :func:`best_within`."""
-    lines = []
-    for name in comparison["selection"].unique():
-        mine = best[best["selection"] == name].set_index("budget")
-        said = [
-            f"<= {budget} boxes per row: {_share(mine.loc[budget]) if budget in mine.index else 'no setting'}"
-            for budget in budgets
-        ]
-        lines.append(f"{name}: {'; '.join(said)}")
-    return lines
-
-
-def _share(entry: pd.Series) -> str:
-    names = [name for name in THRESHOLDS if np.isfinite(entry[name])]
-    at = "".join(f", {name} {entry[name]:g}" for name in names)
-    return f"{100 * entry['full_share']:.1f} % of rows with 100 % sensitivity ({entry['boxes_per_row']:.0f} boxes{at})"
-
-
-def length_figure(comparison: pd.DataFrame) -> Figure:
-    """Share of rows with 100 % sensitivity over boxes per row, a panel for each group of lengths, a line per selection."""
-    names = [name for name in comparison["lengths"].unique() if name != ALL_LENGTHS]
-    figure = Figure(figsize=(4 * len(names), 4), layout="constrained")
-    for axes, lengths in zip(figure.subplots(1, len(names), squeeze=False, sharey=True).flat, names, strict=True):
-        for name, rows in comparison.groupby("selection", sort=False):
-            line = frontier(rows, lengths)
-            marker, size = ("*", 14) if name == AS_GIVEN else ("o", 3)
-            axes.plot(line["boxes_per_row"], line["full_share"], marker=marker, markersize=size, linewidth=1, label=name)
-        axes.set(title=f"{lengths} nt", xlabel="boxes per row after pruning", xscale="log")
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("rows with 100 % box sensitivity")
-    figure.axes[0].legend(frameon=False)
-    return figure
-
-
-def tradeoff_figure(comparison: pd.DataFrame) -> Figure:
-    """Share of rows with 100 % sensitivity, and the sensitivity of each type, over boxes per row.
-
-    One line per selection, through its settings that no other of its settings beats.
-    """
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    panels = {"full_share": "rows with 100 % box sensitivity"}
-    panels |= {f"sensitivity_{name}": f"target boxes found: {name}" for name in BOX_TYPES}
-    for axes, (column, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for name, rows in comparison.groupby("selection", sort=False):
-            line = frontier(rows)
-            marker, size = ("*", 14) if name == AS_GIVEN else ("o", 3)
-            axes.plot(line["boxes_per_row"], line[column], marker=marker, markersize=size, linewidth=1, label=name)
-        axes.set(xlabel="boxes per row after pruning", ylabel=label, xscale="log")
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend(frameon=False)
-    return figure
-
-
 @dataclass(frozen=True)
 class SelectionsReport:
     """What a comparison gave.
 
     Attributes:
         comparison: of :func:`compare`.
-        best: of :func:`frontier`.
-        within: of :func:`best_within`.
+        best: of :func:`rna_s2.reports.selections.frontier`.
+        within: of :func:`rna_s2.reports.selections.best_within`.
     """
 
     comparison: pd.DataFrame
@@ -296,7 +208,7 @@ def check_selections_paths(options: SelectionsOptions) -> None:
 
 
 def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool = True) -> SelectionsReport:
-    """Compare the selections on a table, and log the comparison as a table and a figure.
+    """Compare the selections on a table, and log the comparison as tables and plots.
 
     Raises:
         UserError: the table, the network or the output path cannot be used.
@@ -316,8 +228,8 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         table = table.take_rows(np.sort(rows))
     comparison = compare(table, network, options, progress=progress)
     report = SelectionsReport(comparison, frontier(comparison), best_within(comparison, options.budgets))
-    tracker.figure(tradeoff_figure(comparison), "tradeoff.png")
-    tracker.figure(length_figure(comparison), "tradeoff_by_length.png")
+    tracker.figure(tradeoff_plot(comparison), "tradeoff.png")
+    tracker.figure(length_plot(comparison), "tradeoff_by_length.png")
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in (
             ("selections.csv", comparison), ("frontier.csv", report.best), ("within_budgets.csv", report.within)
@@ -331,7 +243,7 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         tracker.metrics({name: line[name] for name in ("boxes_per_row", "full_share")}, step=step)
     logger.info("settings that no other beats, of %d:\n%s", comparison["lengths"].eq(ALL_LENGTHS).sum(),
                 report.best.drop(columns="lengths").to_string(index=False, float_format="{:.3f}".format))
-    for line in best_sentences(report.within, comparison, options.budgets):
+    for line in best_sentences(report.within, comparison, options.budgets, list(THRESHOLDS)):
         logger.info("%s", line)
     tracker.metrics({
         f"full_share_within_{entry['budget']}/{entry['selection'].replace(' ', '_')}": entry["full_share"]

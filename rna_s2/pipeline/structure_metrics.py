@@ -20,11 +20,11 @@ from rna_s2.structures.compare import compare_many
 from rna_s2.structures.decode import decode_batch
 
 _BOX_COLUMNS = ("bb_x", "bb_y", "siz_x", "siz_y")
-_FIGURES = ("sensitivity", "ppv", "f1")
+_METRICS = ("sensitivity", "ppv", "f1")
 
 
 @dataclass(frozen=True)
-class StructureFigures:
+class StructureMetrics:
     """Predicted against target structures.
 
     Attributes:
@@ -37,9 +37,9 @@ class StructureFigures:
     metrics: dict[str, float]
 
 
-def structure_figures(
+def structure_metrics(
     prepared: Prepared, evaluation: Evaluation, options: DecodeOptions | None = None
-) -> StructureFigures | None:
+) -> StructureMetrics | None:
     """Decode the scored rows and compare the structures with the targets' base pairs.
 
     Args:
@@ -48,7 +48,7 @@ def structure_figures(
         options: of decoding.
 
     Returns:
-        The figures; None where the features do not say where the boxes are, so that there is nothing to decode.
+        The metrics; None where the features do not say where the boxes are, so that there is nothing to decode.
     """
     boxes = boxes_of(prepared.data, evaluation.rows)
     if boxes is None:
@@ -57,15 +57,15 @@ def structure_figures(
     decoded = decode_batch(boxes, log_odds(evaluation.probability), lengths, options)
     known = target_pairs(prepared, evaluation.rows)
     compared = compare_many([d.pairs for d in decoded], known, lengths)
-    rows = compared[list(_FIGURES)].assign(
+    rows = compared[list(_METRICS)].assign(
         exact=(compared["right"] == compared["known"]) & (compared["right"] == compared["predicted"])
     )
-    metrics = {name: float(rows[name].mean()) for name in _FIGURES} | {"exact_rows": float(rows["exact"].mean())}
-    return StructureFigures(rows, metrics)
+    metrics = {name: float(rows[name].mean()) for name in _METRICS} | {"exact_rows": float(rows["exact"].mean())}
+    return StructureMetrics(rows, metrics)
 
 
 def boxes_of(data: EncodedDataset, rows: np.ndarray) -> Boxes | None:
-    """The boxes of some rows (``(k,)`` int) of a dataset; None where its features do not tell their places and sizes."""
+    """The boxes of some rows (``(k,)`` int) of a dataset; None where its features lack their places and sizes."""
     names = data.meta.feature_names
     if not set(_BOX_COLUMNS) <= set(names):
         return None

@@ -1,7 +1,8 @@
-"""Other programs that predict secondary structures, for comparison: used where they are installed, never needed.
+"""Tools that predict secondary structures: this project, and other programs where they are installed.
 
-RNAfold is ViennaRNA, which the project has anyway. The others are called as their documentation says, with their default
-settings, one sequence at a time. None of their code is part of this project; mind their licences.
+RNAfold is ViennaRNA, which the project has anyway; the other programs are never needed. They are called as their
+documentation says, with their default settings, one sequence at a time. None of their code is part of this project; mind
+their licences.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,14 +23,18 @@ from typing import Literal, get_args
 import numpy as np
 
 from rna_s2.options.errors import UserError
+from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, failure_reason, predict_each
+from rna_s2.reports.evaluation import RNAFOLD
+from rna_s2.rna.formats import SequenceRecord, StructureRecord
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.rna.sequence import decode, encode
+from rna_s2.structures.prediction import Failure
 
 ToolName = Literal["SQUARNA", "pylinearfold", "MXfold2", "EternaFold", "CONTRAfold", "sincFold"]
 TOOL_NAMES: tuple[ToolName, ...] = get_args(ToolName)
 
-RNAFOLD = "RNAfold"
-"""What :func:`rnafold` is called: it stands in every comparison."""
+OURS = "rna-s2"
+"""What this project's predictions are called in tables and plots."""
 
 ETERNAFOLD_HOME = "ETERNAFOLD_HOME"
 """Environment variable that names the folder where EternaFold was compiled: its program is CONTRAfold's, with other
@@ -45,7 +51,7 @@ class Tool:
     """A program that predicts structures.
 
     Attributes:
-        name: as it is called in tables and pictures.
+        name: as it is called in tables and plots.
         absent: why it cannot be used here; empty where it can.
         fold: dot-bracket of an RNA sequence (capital letters A, C, G, U, N).
     """
@@ -174,3 +180,54 @@ _TOOLS: dict[ToolName, Callable[[], Tool]] = {
     "CONTRAfold": lambda: _program("CONTRAfold", "contrafold", lambda seq, path: ["predict", str(path)]),
     "sincFold": lambda: _program("sincFold", "sincFold", lambda seq, path: ["pred", seq]),
 }
+
+
+def own_tool(models: Models, options: PipelineOptions) -> Tool:
+    """This project as one tool among others: a sequence at a time, so that the seconds can be compared."""
+
+    def fold(seq: str) -> str:
+        result = next(predict_each([SequenceRecord("sequence", seq)], models, options))
+        if isinstance(result, Failure):
+            raise UserError(result.reason)
+        return result.dot_bracket()
+
+    return Tool(OURS, "", fold)
+
+
+def fold_all(
+    known: Sequence[StructureRecord], tools: Sequence[Tool], progress: Callable[[Iterator], Iterator]
+) -> tuple[dict[str, dict[int, tuple[np.ndarray, float]]], list[tuple[str, str, str]]]:
+    """Every structure's sequence folded by every tool.
+
+    Args:
+        known: the structures.
+        tools: those that are there.
+        progress: wraps the stream of tools and structures, to show a progress bar.
+
+    Returns:
+        By tool, base pairs and seconds by number of the structure, without a tool that folded none; and the failures:
+        tool, name of the structure, reason.
+    """
+    folded: dict[str, dict[int, tuple[np.ndarray, float]]] = {}
+    failures = []
+
+    def steps() -> Iterator[tuple[Tool, int]]:
+        for each in tools:
+            for n in range(len(known)):
+                yield each, n
+
+    warm: set[str] = set()
+    for each, n in progress(steps()):
+        try:
+            if each.name not in warm:  # what is loaded with the first sequence is not part of a sequence's time
+                warm.add(each.name)
+                each.pairs(known[n].seq)
+            start = time.perf_counter()
+            pairs = each.pairs(known[n].seq)
+            folded.setdefault(each.name, {})[n] = (pairs, time.perf_counter() - start)
+        except Exception as error:
+            reason = failure_reason(error)
+            if not reason:
+                raise
+            failures.append((each.name, known[n].name, reason))
+    return folded, failures

@@ -17,10 +17,10 @@ from rna_s2.fitting.module import MONITOR
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.model_folders import open_model
 from rna_s2.pipeline.prepare import Prepared, prepare, with_table
-from rna_s2.pipeline.structure_metrics import structure_figures
+from rna_s2.pipeline.structure_metrics import structure_metrics
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.pipeline.training_run import CONFIG_FILE, training_run
-from rna_s2.reports.pictures import learning_figure, mean_roc, roc_figure
+from rna_s2.reports.plots import learning_plot, mean_roc, roc_plot
 from rna_s2.s2.feature_groups import libraries_of
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.training import Evaluation, TrainResult, train
@@ -107,10 +107,10 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
     tracker.metrics({"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
     names = [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")]
     history = {name: result.fit.history.get(name, []) for name in names}
-    tracker.figure(learning_figure(history, config.name), "learning_curves.png")
+    tracker.figure(learning_plot(history, config.name), "learning_curves.png")
     curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
     tracker.figure(
-        roc_figure({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
+        roc_plot({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
     )
     with tempfile.TemporaryDirectory() as folder:
         for part, curve in curves.items():
@@ -121,7 +121,7 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
 
 def _log_structures(prepared: Prepared, part: str, evaluation: Evaluation, tracker: Tracker, step: int) -> None:
     """Logs how good the best structure of each row is, and a table of the rows."""
-    compared = structure_figures(prepared, evaluation)
+    compared = structure_metrics(prepared, evaluation)
     if compared is None:
         logger.info("no structures: the features do not hold the places and sizes of boxes")
         return

@@ -12,7 +12,7 @@ import pytest
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
 from rna_s2.pipeline.prepare import Prepared
-from rna_s2.pipeline.structure_metrics import boxes_of, structure_figures, target_pairs
+from rna_s2.pipeline.structure_metrics import boxes_of, structure_metrics, target_pairs
 from rna_s2.rna.boxes import keys
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.features import featurize
@@ -52,7 +52,7 @@ def scored(prepared: Prepared, *logits: list[float]) -> Evaluation:
 
 
 def test_right_boxes_give_the_target_and_missing_ones_cost_their_pairs(prepared):
-    found = structure_figures(prepared, scored(prepared, [5, 5, -5, 5, 5], [5, -5, -5, 5, -5]))
+    found = structure_metrics(prepared, scored(prepared, [5, 5, -5, 5, 5], [5, -5, -5, 5, -5]))
     assert found.rows["exact"].tolist() == [True, False]
     assert found.rows["sensitivity"].tolist() == [1.0, 0.5] and found.rows["ppv"].tolist() == [1.0, 1.0]
     assert found.metrics == pytest.approx({"sensitivity": 0.75, "ppv": 1.0, "f1": (1 + 2 / 3) / 2, "exact_rows": 0.5})
@@ -60,14 +60,14 @@ def test_right_boxes_give_the_target_and_missing_ones_cost_their_pairs(prepared)
 
 def test_boxes_that_exclude_each_other_do_not_stand_together(prepared):
     plain = DecodeOptions(threshold=0.5, missing_loop=-2.0)
-    found = structure_figures(prepared, scored(prepared, [1, 1, 9, 1, 1], [5, 5, 4, 5, 5]), plain)
+    found = structure_metrics(prepared, scored(prepared, [1, 1, 9, 1, 1], [5, 5, 4, 5, 5]), plain)
     assert found.rows["exact"].tolist() == [False, True]
     assert found.rows["f1"].tolist() == [0.0, 1.0]
 
 
 def test_rows_come_in_the_order_of_the_evaluation(prepared):
     backwards = evaluation(prepared.data, np.array([1, 0]), np.array([5, 5, -5, 5, 5, -5, -5, -5, -5, -5], np.float32))
-    assert structure_figures(prepared, backwards).rows["exact"].tolist() == [True, False]
+    assert structure_metrics(prepared, backwards).rows["exact"].tolist() == [True, False]
 
 
 def test_boxes_are_those_of_the_table(prepared):
@@ -76,7 +76,7 @@ def test_boxes_are_those_of_the_table(prepared):
     np.testing.assert_array_equal(keys(boxes), keys(table.proposals.take_rows(np.array([2, 0]))))
     alone = replace(prepared, data=view(prepared.data, FeatureConfig(kind="relational", without=("place",))))
     assert boxes_of(alone.data, np.array([0])) is None
-    assert structure_figures(alone, scored(prepared, [5, 5, -5, 5, 5])) is None
+    assert structure_metrics(alone, scored(prepared, [5, 5, -5, 5, 5])) is None
 
 
 def test_targets_are_the_pairs_of_the_table_or_of_its_target_boxes(prepared):
