@@ -18,7 +18,7 @@ from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.energies.boxes import box_energies, end_energies
 from rna_s2.energies.ensemble import ENSEMBLE, box_probabilities
 from rna_s2.rna.boxes import BOX_TYPES, STEM, Boxes, inside_map
-from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
+from rna_s2.s2.neighbours import COUNTS, PATHS, neighbour_counts, path_energies
 
 TYPE: tuple[str, ...] = tuple(f"type_{name}" for name in BOX_TYPES)
 PLACE: tuple[str, ...] = ("bb_x", "bb_y")
@@ -37,7 +37,7 @@ ENERGY: tuple[str, ...] = ("energy", "end_energy")
 HIGHEST_ENERGY = 30.0
 """kcal/mol; stands for everything above it and for what cannot form."""
 
-_KCAL_SCALE, _CHAIN_SCALE, _LOWEST_CHAIN = 5.0, 10.0, -60.0  # kcal/mol
+_KCAL_SCALE, _PATH_SCALE, _LOWEST_PATH = 5.0, 10.0, -60.0  # kcal/mol
 _LEAST_P = 1e-3  # added to a probability and to what it lacks, before their log-odds
 
 
@@ -192,17 +192,17 @@ def _counts_inputs(given: Columns, length: Any) -> list[Any]:
     return [count.log1p() for count in given.values()]
 
 
-def _chains(context: BoxContext) -> np.ndarray:
-    return _bounded(chain_energies(context.boxes, context.energies, context.end_energies))
+def _paths(context: BoxContext) -> np.ndarray:
+    return _bounded(path_energies(context.boxes, context.energies, context.end_energies))
 
 
-def _chains_inputs(given: Columns, length: Any) -> list[Any]:
-    parts = [part.clamp(min=_LOWEST_CHAIN) for part in given.values()]
+def _paths_inputs(given: Columns, length: Any) -> list[Any]:
+    parts = [part.clamp(min=_LOWEST_PATH) for part in given.values()]
     inside, outside, rival = parts
     total = (inside + outside).clamp(max=HIGHEST_ENERGY)
     return [
-        *(part / _CHAIN_SCALE for part in (*parts, total)), *((part >= HIGHEST_ENERGY).float() for part in parts),
-        (total - rival) / _CHAIN_SCALE,
+        *(part / _PATH_SCALE for part in (*parts, total)), *((part >= HIGHEST_ENERGY).float() for part in parts),
+        (total - rival) / _PATH_SCALE,
     ]
 
 
@@ -221,14 +221,14 @@ GROUPS: dict[str, FeatureGroup] = {
     "confidence": FeatureGroup(CONFIDENCES, _confidence, _as_they_are, ("confidence",), ("cells",)),
     "energy": FeatureGroup(ENERGY, _energy, _energy_inputs, ("energy",), IN_THE_MAP, ("ViennaRNA",)),
     "counts": FeatureGroup(COUNTS, _counts, _counts_inputs, ("neighbours",), IN_THE_MAP),
-    "chains": FeatureGroup(CHAINS, _chains, _chains_inputs, ("energy", "neighbours"), IN_THE_MAP, ("ViennaRNA",)),
+    "paths": FeatureGroup(PATHS, _paths, _paths_inputs, ("energy", "neighbours"), IN_THE_MAP, ("ViennaRNA",)),
     "ensemble": FeatureGroup(
         ENSEMBLE, _ensemble, _ensemble_inputs, ("energy", "neighbours", "ensemble"), IN_THE_MAP, ("ViennaRNA",),
         expensive=True,
     ),
 }
 """The groups, in the order of their columns. The unit of a place is half of the longest segment of the reference experiment,
-that of a size the largest that the first stage tells apart."""
+that of a size the largest that the first stage distinguishes."""
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,14 @@ def row_groups(seqs: Sequence[str], transcript_id: pd.Series | None = None) -> n
 
 
 def _links(key: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """``(2, links)``: chains of those ``rows`` that have equal keys (``key`` is indexed by row)."""
+    """``(2, links)``: links between neighbours among those ``rows`` that have equal keys (``key`` is indexed by row)."""
     order = rows[np.argsort(key[rows], kind="stable")]
     equal = key[order[:-1]] == key[order[1:]]
     return np.stack([order[:-1][equal], order[1:][equal]])
 
 
 def _overlap_links(seqs: Sequence[str], loose: np.ndarray) -> np.ndarray:
-    """``(2, links)``: for every substring that counts of a ``loose`` row, and for its whole sequence, a chain of all rows
+    """``(2, links)``: for every substring that counts of a ``loose`` row, and for its whole sequence, links between all rows
     that have it.
 
     ``loose`` is ``(rows,)`` bool.
@@ -76,8 +76,8 @@ def _overlap_links(seqs: Sequence[str], loose: np.ndarray) -> np.ndarray:
     useful = (seen < 1 << N_CODE) & (different >= MIN_DIFFERENT_BASES)
     word, row = word[useful], row[start[useful]]
     wanted = np.isin(word, word[loose[row]])
-    chain = _links(word, np.flatnonzero(wanted))
+    links = _links(word, np.flatnonzero(wanted))
 
     whole = pd.factorize(np.array([s.upper().replace("U", "T") for s in seqs], dtype=object))[0]
     same = _links(whole, np.flatnonzero(np.isin(whole, whole[loose])))
-    return np.concatenate([row[chain], same], axis=1)
+    return np.concatenate([row[links], same], axis=1)

@@ -71,8 +71,8 @@ def matmul_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None, activati
 def _random_bytes(count: int) -> Tensor:
     """``(count,)`` uint8, each value equally likely."""
     words = -(-count // _WORD_BYTES)
-    drawn = torch.empty(words, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    return drawn.view(torch.uint8)[:count]
+    sampled = torch.empty(words, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    return sampled.view(torch.uint8)[:count]
 
 
 def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
@@ -183,10 +183,10 @@ def _feed_forward_gradients(
 
 class _FeedForwardSublayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, probability, kind):
+    def forward(ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, probability, dtype):
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, NORM_EPSILON)
-        normed = normed.to(kind)
-        weight_in, bias_in, weight_out, bias_out = (t.to(kind) for t in (weight_in, bias_in, weight_out, bias_out))
+        normed = normed.to(dtype)
+        weight_in, bias_in, weight_out, bias_out = (t.to(dtype) for t in (weight_in, bias_in, weight_out, bias_out))
         hidden = matmul_transposed(normed, weight_in, bias_in, "relu")  # (n, hidden)
         _drop(hidden, probability)
         widened = matmul_transposed(hidden, weight_out, bias_out)
@@ -210,11 +210,11 @@ class _FeedForwardSublayer(torch.autograd.Function):
 class _AttentionSublayer(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, n_heads, counts, probability, kind
+        ctx, x, norm_weight, norm_bias, weight_in, bias_in, weight_out, bias_out, n_heads, counts, probability, dtype
     ):
         normed, mean, rstd = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, NORM_EPSILON)
-        normed = normed.to(kind)
-        weight_in, bias_in, weight_out, bias_out = (t.to(kind) for t in (weight_in, bias_in, weight_out, bias_out))
+        normed = normed.to(dtype)
+        weight_in, bias_in, weight_out, bias_out = (t.to(dtype) for t in (weight_in, bias_in, weight_out, bias_out))
         packed = matmul_transposed(normed, weight_in, bias_in)  # (n, 3 * width)
         mixed = torch.empty_like(normed)
         by_row = []  # weights and mask of each row, (heads, boxes, boxes) each
@@ -312,8 +312,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         ``(n, out)``, in autocast's type where autocast is on.
     """
-    kind = _compute_type(x)
-    return _Linear.apply(x.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
+    dtype = _compute_type(x)
+    return _Linear.apply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 def feed_forward(
@@ -330,9 +330,9 @@ def feed_forward(
     Returns:
         ``(n, width)``, in autocast's type where autocast is on.
     """
-    kind = _compute_type(x)
+    dtype = _compute_type(x)
     return _FeedForward.apply(
-        x.to(kind), weight_in.to(kind), bias_in.to(kind), weight_out.to(kind), bias_out.to(kind), float(probability)
+        x.to(dtype), weight_in.to(dtype), bias_in.to(dtype), weight_out.to(dtype), bias_out.to(dtype), float(probability)
     )
 
 

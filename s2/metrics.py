@@ -78,7 +78,7 @@ def _starts(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def ranking_metrics(
     row: np.ndarray, box_type: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: int
 ) -> dict[str, float]:
-    """Every figure of a scored set of rows.
+    """Every metric of a scored set of rows.
 
     Args:
         row: ``(boxes,)`` int; the row of each box.

@@ -18,7 +18,7 @@ from rna_s2.rna.boxes import BOX_TYPES, Boxes, ragged_take
 from rna_s2.rna.relations import is_conflict, relation_matrix
 from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.feature_groups import GEOMETRY
-from rna_s2.s2.neighbours import CHAINS
+from rna_s2.s2.neighbours import PATHS
 
 TREE_ROUNDS = 200
 """Boosting rounds; with scikit-learn's learning rate of 0.1 and 31 leaves, training curves are flat there."""
@@ -105,7 +105,7 @@ def _energy(given: ScoredData) -> np.ndarray:
 
 
 def _chain(given: ScoredData) -> np.ndarray:
-    inside, outside = (given.column(name) for name in CHAINS[:2])
+    inside, outside = (given.column(name) for name in PATHS[:2])
     return -(inside + outside)
 
 
@@ -167,7 +167,7 @@ NAIVE_SCORERS: dict[str, NaiveScorer] = {
         "the box's own free energy: the lowest first", _energy, GEOMETRY, only=True, needs_sequences=True
     ),
     "chain": NaiveScorer(
-        "free energy of the best path of stems and loops through the box: the lowest first", _chain, CHAINS
+        "free energy of the best path of stems and loops through the box: the lowest first", _chain, PATHS
     ),
     "ensemble": NaiveScorer(
         "the smallest probability, in the ensemble of what the row's stems can form, of what the box claims (its pairs, that a "

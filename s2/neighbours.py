@@ -1,4 +1,4 @@
-"""What the other proposals of a row say about a box: how many exclude it, which continue it, and the energy of the chains of
+"""What the other proposals of a row say about a box: how many exclude it, which continue it, and the energy of the paths of
 stems and loops that it can be part of."""
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ COUNTS: tuple[str, ...] = (
 )
 """Names of the columns of :func:`neighbour_counts`."""
 
-CHAINS: tuple[str, ...] = ("chain_inside", "chain_outside", "chain_rival")
-"""Names of the columns of :func:`chain_energies`."""
+PATHS: tuple[str, ...] = ("chain_inside", "chain_outside", "chain_rival")
+"""Names of the columns of :func:`path_energies`."""
 
 
 def continuations(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def neighbour_counts(boxes: Boxes) -> np.ndarray:
     """``(boxes, 7)`` float32, the columns :data:`COUNTS`: how many boxes of the row stand to each box in which way.
 
     Boxes and stems that exclude it, boxes around it, between its strands and beside it (:mod:`rna_s2.rna.relations`), and
-    boxes of the other kind (stem or loop) that end at its outer pair and that begin at its inner pair
+    boxes of the other type (stem or loop) that end at its outer pair and that begin at its inner pair
     (:func:`continuations`).
     """
     counts = np.zeros((len(boxes), len(COUNTS)), np.float32)
@@ -61,25 +61,25 @@ def neighbour_counts(boxes: Boxes) -> np.ndarray:
     return counts
 
 
-def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The lowest energies of chains of stems and loops through each box, kcal/mol.
+def path_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The lowest energies of paths of stems and loops through each box, kcal/mol.
 
-    A chain is what a hairpin with its internal loops is made of: stem, iloop, stem, ..., hloop, each going on where the last
-    one ended. Multiloops are not in it, so a chain may begin with any stem.
+    A path is what a hairpin with its internal loops is made of: stem, iloop, stem, ..., hloop, each going on where the last
+    one ended. Multiloops are not in it, so a path may begin with any stem.
 
     ================  =================================================================================================
     ``chain_inside``  the box and what follows it, down to a hairpin loop
     ``chain_outside`` what comes before it, from the end of the outermost stem
-    ``chain_rival``   the whole chain (inside and outside) of the best box that excludes this one
+    ``chain_rival``   the whole path (inside and outside) of the best box that excludes this one
     ================  =================================================================================================
 
     Args:
         boxes: the boxes of all rows.
         energies: ``(boxes,)`` kcal/mol (:func:`rna_s2.energies.boxes.box_energies`).
-        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a chain (:func:`rna_s2.energies.boxes.end_energies`).
+        ends: ``(boxes,)`` kcal/mol, what a stem adds that begins a path (:func:`rna_s2.energies.boxes.end_energies`).
 
     Returns:
-        ``(boxes, 3)`` float64, the columns :data:`CHAINS`; ``inf`` where there is no such chain or box.
+        ``(boxes, 3)`` float64, the columns :data:`PATHS`; ``inf`` where there is no such path or box.
     """
     a, b = continuations(boxes)
     inside = np.where(boxes.type == HLOOP, energies, np.inf)
@@ -97,7 +97,7 @@ def chain_energies(boxes: Boxes, energies: np.ndarray, ends: np.ndarray) -> np.n
 def _relaxed(best: np.ndarray, to: np.ndarray, source: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """``best[to]`` lowered to ``cost + best[source]`` along every link until nothing changes; ``to`` rises.
 
-    A link leads from a stem to a loop or back and never to a wider box, so this ends after as many rounds as the longest chain
+    A link leads from a stem to a loop or back and never to a wider box, so this ends after as many rounds as the longest path
     has boxes.
     """
     if not len(to):

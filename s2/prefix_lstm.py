@@ -1,7 +1,7 @@
 """An LSTM over many short sequences, of which those that begin alike share what they begin with.
 
 The state of an LSTM after a base depends on the bases up to there alone. Boxes of a row overlap, and stems are made of six
-kinds of pairs, so many states of a batch are the same. The sequences are laid out as a tree of their prefixes, one node for
+types of pairs, so many states of a batch are the same. The sequences are laid out as a tree of their prefixes, one node for
 each, and every layer computes a state per node.
 
 What the backward pass needs at each step is prepared for all steps at once, and the gradients of the weights are one product

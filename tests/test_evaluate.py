@@ -285,9 +285,9 @@ def test_the_command_compares_logs_and_writes(tmp_path):
     assert rnafold_rows.loc["A", "f1"] == 1.0 and rnafold_rows.loc["B", "f1"] == 0.5 and rnafold_rows.loc[ALL, "f1"] == 0.75
     assert tracker.metric_values["RNAfold/f1"] == [(0, 0.75)] and tracker.metric_values["RNAfold/A/exact"] == [(0, 1.0)]
     assert tracker.metric_values["count.over_max_len"] == [(0, 1.0)]
-    assert set(tracker.figures) == {"f1_by_family.png", "seconds_by_length.png"}
+    assert set(tracker.plots) == {"f1_by_family.png", "seconds_by_length.png"}
     written = {p.name for p in (tmp_path / "out").iterdir()}
-    assert written == {"summary.md", "summary.csv", "by_length.csv", "sequences.csv", "failures.csv", *tracker.figures}
+    assert written == {"summary.md", "summary.csv", "by_length.csv", "sequences.csv", "failures.csv", *tracker.plots}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "summary.csv"), found.summary, check_dtype=False)
     assert json.dumps(tracker.param_values["tools"]) == '["MXfold2"]' and set(TOOL_NAMES) > {"MXfold2"}
     assert Path(tracker.datasets[0]["source"]).name == "known.csv"

@@ -20,7 +20,7 @@ from rna_s2.s2.feature_groups import CONFIDENCES, ENERGY, ragged_median
 from rna_s2.s2.feature_groups import GEOMETRY as GEOMETRY_NAMES
 from rna_s2.s2.feature_groups import KINDS as FEATURE_KINDS
 from rna_s2.s2.features import encode_boxes, featurize, shuffle_within_rows
-from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, neighbour_counts
+from rna_s2.s2.neighbours import COUNTS, PATHS, neighbour_counts, path_energies
 from tests.box_strategies import pruned_tables
 from tests.real_data import PANDAS_1_TABLES, PARQUET_TABLES, name_of
 from tests.reference import TYPES, features_row, is_trained_on, rows_of, table_of
@@ -116,11 +116,11 @@ def test_relational_is_made_of_its_parts() -> None:
     rows = [ROW, empty_row(bb_stem=[box(0, 2, 1, 1)]), empty_row()]
     table = rows_table(*rows)
     data = encode_boxes(table, "relational")
-    assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + CHAINS + ENSEMBLE
+    assert data.meta.feature_names == GEOMETRY_NAMES + CONFIDENCES + ENERGY + COUNTS + PATHS + ENSEMBLE
     np.testing.assert_array_equal(data.features[:, :11], encode_boxes(table, "s1_features").features)
     energies, ends = (of(table.proposals, table.frame["seq"].tolist()) for of in (box_energies, end_energies))
     assert np.isinf(energies).any() and np.isfinite(energies).any()
-    chains = chain_energies(table.proposals, energies, ends)
+    chains = path_energies(table.proposals, energies, ends)
     wanted = np.column_stack([energies, ends, neighbour_counts(table.proposals), chains])
     wanted = np.column_stack([np.where(np.isinf(wanted), 30.0, wanted), box_probabilities(table.proposals, table.frame["seq"])])
     np.testing.assert_array_equal(data.features[:, 11:], wanted.astype(np.float32))

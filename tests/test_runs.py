@@ -48,7 +48,7 @@ def test_a_run_holds_what_was_told(tracking_uri, tmp_path):
         tracker.artifact(table)
         tracker.artifact(table.parent, "inputs")
         figure, _ = plt.subplots()
-        tracker.figure(figure, "figures/roc")
+        tracker.plot(figure, "figures/roc")
         plt.close(figure)
 
     client = MlflowClient()

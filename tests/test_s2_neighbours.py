@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna_s2.rna.relations import APART, INSIDE, OUTSIDE, is_conflict, relation
-from rna_s2.s2.neighbours import CHAINS, COUNTS, chain_energies, continuations, neighbour_counts
+from rna_s2.s2.neighbours import COUNTS, PATHS, continuations, neighbour_counts, path_energies
 
 ENERGIES = [-3.0, -1.5, 0.0, 0.5, 2.0, math.inf]
 
@@ -65,8 +65,8 @@ def test_counts_and_chains_are_those_of_plain_loops(boxes, data):
     boxes = boxes.select(np.array([is_sound([b]) for r in range(boxes.rows) for b in boxes.row_boxes(r)], bool))
     energies = np.array(data.draw(st.lists(st.sampled_from(ENERGIES), min_size=len(boxes), max_size=len(boxes))))
     ends = np.array(data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.5]), min_size=len(boxes), max_size=len(boxes))))
-    counts, chains = neighbour_counts(boxes), chain_energies(boxes, energies, ends)
-    assert counts.shape == (len(boxes), len(COUNTS)) and chains.shape == (len(boxes), len(CHAINS))
+    counts, chains = neighbour_counts(boxes), path_energies(boxes, energies, ends)
+    assert counts.shape == (len(boxes), len(COUNTS)) and chains.shape == (len(boxes), len(PATHS))
     links = []
     for row in range(boxes.rows):
         start = int(boxes.offsets[row])
@@ -98,7 +98,7 @@ def test_a_hairpin_with_an_internal_loop_by_hand():
     ]])
     energies = np.array([-4.0, -6.0, -1.0, 1.5, 5.0, 4.0])
     ends = np.array([-0.5, 0.5, 0.25, 0.0, 0.0, 0.0])
-    inside, outside, rival = chain_energies(boxes, energies, ends).T.tolist()
+    inside, outside, rival = path_energies(boxes, energies, ends).T.tolist()
     assert inside == [-3.5, -1.0, 3.0, 0.5, 5.0, 4.0]
     assert outside == [-0.5, -3.0, 0.25, -4.5, -9.0, -0.75]
     assert rival == [3.25, 3.25, -4.0, 3.25, 3.25, -4.0]
@@ -106,4 +106,4 @@ def test_a_hairpin_with_an_internal_loop_by_hand():
 
 def test_no_boxes_at_all():
     assert neighbour_counts(Boxes.empty(2)).shape == (0, len(COUNTS))
-    assert chain_energies(Boxes.empty(2), np.zeros(0), np.zeros(0)).shape == (0, len(CHAINS))
+    assert path_energies(Boxes.empty(2), np.zeros(0), np.zeros(0)).shape == (0, len(PATHS))

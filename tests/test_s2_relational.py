@@ -258,10 +258,10 @@ def test_groups_of_numbers_can_be_taken_away(without):
     assert all(torch.isfinite(logits).all() for logits in logits_by_row(network, data, [0, 1, 3, 4]))
     kept = set(network.inputs.groups) - {"type", "place", "size"}
     groups = {
-        "confidence": {"confidence"}, "energy": {"energy", "chains", "ensemble"},
-        "neighbours": {"counts", "chains", "ensemble"}, "ensemble": {"ensemble"},
+        "confidence": {"confidence"}, "energy": {"energy", "paths", "ensemble"},
+        "neighbours": {"counts", "paths", "ensemble"}, "ensemble": {"ensemble"},
     }
-    assert kept == {"confidence", "energy", "counts", "chains", "ensemble"} - set().union(*(groups[name] for name in without))
+    assert kept == {"confidence", "energy", "counts", "paths", "ensemble"} - set().union(*(groups[name] for name in without))
     batch = make_batch(data, np.array([0, 3]))
     length = batch.seq_length[batch.row].float()
     assert network.inputs(batch.features, length).shape == (len(batch.features), network.inputs.width)
@@ -301,7 +301,7 @@ def test_the_configs_describe_this_network(name):
     network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
     assert isinstance(network, RelationalNetwork)
     assert ("confidence" in network.inputs.groups) == (name == "relational_s1")
-    assert {"type", "place", "size", "energy", "counts", "chains", "ensemble"} <= set(network.inputs.groups)
+    assert {"type", "place", "size", "energy", "counts", "paths", "ensemble"} <= set(network.inputs.groups)
     assert config.registered_name == "s2-" + name.replace("_", "-") and config.split.test_share == 0.1
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rna_s2.pipeline.study_config import StudyVariant
-from rna_s2.reports.study_table import FIGURES, answer, interval, markdown, row_difference, summary
+from rna_s2.reports.study_table import answer, interval, markdown, row_difference, summary
 
 
 def rows_of(auroc, seed: int = 0, variant: str = "a", part: str = "val") -> pd.DataFrame:
@@ -61,7 +61,7 @@ def study(**levels: float) -> pd.DataFrame:
         for seed in range(3):
             own = [rows_of(level + noise[seed] + rng.normal(0, 0.004, 60), seed, name, part) for part in ("val", "test")]
             rows += own
-            runs.append({"variant": name, "seed": seed, **dict.fromkeys(FIGURES, own[0]["auroc"].mean())})
+            runs.append({"variant": name, "seed": seed, **dict.fromkeys(METRICS, own[0]["auroc"].mean())})
     variants = [StudyVariant(name=name, against="" if name == names[0] else names[0]) for name in names]
     return summary(pd.DataFrame(runs), pd.concat(rows), [*variants, StudyVariant(name="not_run")])
 

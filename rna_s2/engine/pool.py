@@ -1,6 +1,6 @@
 """Jobs on several processes, each with its share of the cores.
 
-A process that works on a job is interrupted (Ctrl-C) and terminated in order, like a command: the job can clean up and tell its
+A process that works on a job is interrupted (Ctrl-C) and terminated in order, like a command: the job can clean up and end its
 run. A process without a job takes no notice of Ctrl-C, so that it does not take the others down with it.
 """
 

@@ -1,4 +1,4 @@
-"""What a step tells about itself while it runs: a narrow protocol, so that everything runs without MLflow too."""
+"""What a step logs about itself while it runs: a narrow protocol, so that everything runs without MLflow too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    """Where the parameters, figures and files of one run go. ``tracking`` has the one that writes to MLflow."""
+    """Where the parameters, metrics and files of one run go. ``tracking`` has the one that writes to MLflow."""
 
     run_id: str
 
@@ -20,7 +20,7 @@ class Tracker(Protocol):
         """Tags of the run."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at a step (an epoch); a NaN is left out."""
+        """Metrics at a step (an epoch); a NaN is left out."""
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
         """An input of the run: its name, content digest, where it lies, what it is for, and its counts."""
@@ -28,12 +28,12 @@ class Tracker(Protocol):
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file or folder kept with the run."""
 
-    def figure(self, figure: Any, name: str) -> None:
-        """A matplotlib figure kept with the run under ``name``."""
+    def plot(self, figure: Any, name: str) -> None:
+        """A matplotlib ``Figure`` kept with the run as the picture ``name``."""
 
 
 class MemoryTracker:
-    """Keeps everything in lists and dicts: for tests, and for runs that nobody follows."""
+    """Keeps everything in lists and dicts: for tests, and for steps that nobody follows."""
 
     def __init__(self) -> None:
         self.run_id = "memory"
@@ -42,7 +42,7 @@ class MemoryTracker:
         self.metric_values: dict[str, list[tuple[int, float]]] = {}
         self.datasets: list[dict[str, Any]] = []
         self.artifacts: list[tuple[str, str]] = []
-        self.figures: dict[str, Any] = {}
+        self.plots: dict[str, Any] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         self.param_values.update(flatten(values))
@@ -61,17 +61,17 @@ class MemoryTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         self.artifacts.append((Path(path).name, folder))
 
-    def figure(self, figure: Any, name: str) -> None:
-        self.figures[name] = figure
+    def plot(self, figure: Any, name: str) -> None:
+        self.plots[name] = figure
 
 
-Step = Callable[[str, str], AbstractContextManager[Tracker]]
-"""Starts the run of a step, given its stage and its readable name."""
+StartRun = Callable[[str, str], AbstractContextManager[Tracker]]
+"""Starts the run of a step, given its stage and its readable name; the caller decides whose child it is."""
 
 
 @contextmanager
 def untracked(stage: str, name: str) -> Iterator[Tracker]:
-    """A :data:`Step` that nobody follows."""
+    """A :data:`StartRun` that nobody follows."""
     yield MemoryTracker()
 
 

@@ -51,7 +51,7 @@ def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[s
     So do a full disk and memory that is out, wherever they are met.
 
     Environment variable ``RNA_S2_TRACEBACK=1`` shows the traceback as well, for reports of defects. SIGTERM, by which batch
-    systems and containers end a process, ends the command in order: temporary files are removed, and its run is told.
+    systems and containers end a process, ends the command in order: temporary files are removed, and its run ends.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -22,7 +22,7 @@ KEY_LENGTH = 24
 """Characters of a name made by :func:`content_key`."""
 
 _OLD = ".old.tmp"
-_MARK_LENGTH = 8  # hexadecimal digits that tell one temporary name from another
+_MARK_LENGTH = 8  # hexadecimal digits by which temporary names differ
 _NAME_LENGTH = 200  # of a temporary name what comes from the path; file systems take 255 bytes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EIO)
@@ -206,6 +206,6 @@ def file_digest(path: str | Path) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _digest(path: str, *about: int) -> str:
-    """SHA-256 of a file; ``about`` tells its states apart."""
+    """SHA-256 of a file; ``about`` differs where its content may."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

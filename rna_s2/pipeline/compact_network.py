@@ -51,7 +51,7 @@ class CompactReport:
 
 
 def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
-    """Make a network smaller, write it, and tell the tracker.
+    """Make a network smaller, write it, and log what was done.
 
     Raises:
         UserError: the network or the folder cannot be used, or memory is out.
@@ -70,19 +70,19 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
             raise
         raise UserError("the sequences' maps do not fit into memory; give a smaller n_sequences or length") from error
     found = difference(network, smaller, codes[1])
-    figures = _figures(network, smaller, found)
+    metrics = _metrics(network, smaller, found)
     described = {
         "config": options.model_dump(mode="json", exclude={"experiment", "out_dir"}), "from_digest": digest,
         "from": {name: about[name] for name in ("excluded", "data_digest", "epochs") if name in about},
-        "figures": {name: value if math.isfinite(value) else None for name, value in figures.items()},
+        "figures": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
     }
     save_network(smaller, options.out_dir, described, compact_card(options, smaller, described))
     tracker.tags({"digest.model": digest, "digest.out_dir": file_digest(Path(options.out_dir) / WEIGHTS_FILE)})
-    tracker.metrics(figures)
+    tracker.metrics(metrics)
     tracker.artifact(Path(options.out_dir))
     logger.info(
         "%s: %.0f weights of %.0f, hidden channels %s; p_on differs by %.4f on average where it exceeds %g",
-        options.out_dir, figures["weights"], figures["weights_before"], smaller.config.hidden,
+        options.out_dir, metrics["weights"], metrics["weights_before"], smaller.config.hidden,
         np.nansum(found.p_on * found.cells) / max(found.cells.sum(), 1), ON,
     )
     return CompactReport(smaller, found)
@@ -99,16 +99,16 @@ def check_compact_paths(options: CompactOptions) -> None:
     check_network_folder(options.out_dir)
 
 
-def _figures(network: ProposalNetwork, smaller: ProposalNetwork, found: Difference) -> dict[str, float]:
-    figures: dict[str, float] = {"weights_before": weight_count(network), "weights": weight_count(smaller)}
+def _metrics(network: ProposalNetwork, smaller: ProposalNetwork, found: Difference) -> dict[str, float]:
+    metrics: dict[str, float] = {"weights_before": weight_count(network), "weights": weight_count(smaller)}
     for name, cells, p_on, same in zip(BOX_TYPES, found.cells, found.p_on, found.same_box, strict=True):
-        figures |= {f"cells_{name}": float(cells), f"p_on_difference_{name}": float(p_on), f"same_box_{name}": float(same)}
-    return figures
+        metrics |= {f"cells_{name}": float(cells), f"p_on_difference_{name}": float(p_on), f"same_box_{name}": float(same)}
+    return metrics
 
 
 def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mapping[str, Any]) -> str:
     """The card of the smaller network, as Markdown."""
-    figures = about["figures"]
+    metrics = about["figures"]
     command = ["python", "-m", "rna_s2.commands.compact_s1"]
     for name in CompactOptions.model_fields:
         value = getattr(options, name)
@@ -118,7 +118,7 @@ def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mappi
         "# Stage 1 network, compact",
         "",
         f"The network in `{options.model}` (weights SHA-256 `{about['from_digest']}`) with fewer hidden channels: "
-        f"{figures['weights']:,.0f} weights of {figures['weights_before']:,.0f}. Hidden channels by block: "
+        f"{metrics['weights']:,.0f} weights of {metrics['weights_before']:,.0f}. Hidden channels by block: "
         f"{', '.join(map(str, network.config.hidden_of_blocks))}. How that network was trained stands in its own card; nothing "
         "was trained here. `model.json` describes it, `weights.safetensors` holds the weights; nothing is executed to load "
         "them. This page was written by the command:",
@@ -133,8 +133,8 @@ def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mappi
         "| type | cells | mean difference of p_on | likeliest location and size the same |",
         "| --- | ---: | ---: | ---: |",
         *(
-            f"| {name} | {figures[f'cells_{name}']:,.0f} | {_shown(figures[f'p_on_difference_{name}'], 4)} | "
-            f"{_shown(figures[f'same_box_{name}'], 3)} |"
+            f"| {name} | {metrics[f'cells_{name}']:,.0f} | {_shown(metrics[f'p_on_difference_{name}'], 4)} | "
+            f"{_shown(metrics[f'same_box_{name}'], 3)} |"
             for name in BOX_TYPES
         ),
     ]

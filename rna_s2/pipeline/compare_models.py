@@ -124,7 +124,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
             evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
             curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
-            tracker.figure(roc_plot(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
+            tracker.plot(roc_plot(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / REPORT
             try:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from rna_s2.engine.tracker import Tracker
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.known_structures import entry_unit, read_known, sampled, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.tools import TOOL_NAMES, Tool, ToolName, fold_all, own_tool, rnafold, tool
@@ -25,7 +26,7 @@ from rna_s2.rna import formats
 logger = logging.getLogger(__name__)
 
 
-class EvaluateOptions(ModelOptions):
+class EvaluateOptions(TrackedOptions, ModelOptions):
     """What to compare, and with whom."""
 
     known: str = Field(
@@ -37,7 +38,6 @@ class EvaluateOptions(ModelOptions):
     )
     max_rows: int = Field(0, ge=0, description="structures to compare, sampled at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the sampling and of the intervals")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
 
 def evaluate(
@@ -133,7 +133,7 @@ def _log(options: EvaluateOptions, evaluation: Evaluation, counts: dict[str, int
             (Path(temporary) / name).write_text(text, encoding="utf-8")
             tracker.artifact(Path(temporary) / name)
         for name, plot in plots.items():
-            tracker.figure(plot, name)
+            tracker.plot(plot, name)
     if options.out_dir:
         for name, text in texts.items():
             with atomic_path(Path(options.out_dir) / name) as path:

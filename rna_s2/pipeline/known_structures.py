@@ -53,7 +53,8 @@ def _structures_of_table(path: Path) -> formats.Structures:
         try:
             if cell is None:
                 raise ValueError("one_idx is missing")
-            out.records.append(formats.StructureRecord(name, seq, as_pairs(*cell, length=len(seq)), family))
+            i, j = cell
+            out.records.append(formats.StructureRecord(name, seq, as_pairs(i, j, len(seq)), family))
         except ValueError as error:
             out.rejected.append(formats.Rejected(name, row, str(error)))
     return out

@@ -182,7 +182,7 @@ class Writer:
         self.boxes_left_out += prediction.boxes_left_out
         if prediction.boxes_left_out:
             logger.warning(
-                "'%s': %d of its %d proposals were not scored, those stage 1 is least sure of (max_boxes %d)", prediction.name,
+                "'%s': %d of its %d proposals were not scored, those of the lowest probability (max_boxes %d)", prediction.name,
                 prediction.boxes_left_out, prediction.boxes_left_out + len(boxes), self.options.chain.max_boxes,
             )
         self.structures.write(structure_text(prediction))
@@ -204,8 +204,8 @@ class Writer:
         drawings: list[str] = []
         if self.page.wants():
             drawings = [structure_svg(prediction), map_svg(prediction)]
-            for kind, drawing in zip((DRAWINGS, MAPS), drawings, strict=True):
-                self._write(kind, f"{file_name}.svg", drawing)
+            for place, drawing in zip((DRAWINGS, MAPS), drawings, strict=True):
+                self._write(place, f"{file_name}.svg", drawing)
         self.page.add(prediction, drawings)
 
     def fail(self, failure: Failure, line: int | str = "") -> None:
@@ -220,8 +220,8 @@ class Writer:
         about = {"format": FORMAT, **facts}
         (self.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
-    def _write(self, kind: str, name: str, text: str) -> None:
-        folder = self.folder / kind
+    def _write(self, place: str, name: str, text: str) -> None:
+        folder = self.folder / place
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -269,7 +269,7 @@ def read_records(path: str) -> formats.Sequences:
 
 
 def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True) -> PredictReport:
-    """Predict the structures of a file's sequences, write the folder, and tell the tracker.
+    """Predict the structures of a file's sequences, write the folder, and log what was done.
 
     Raises:
         UserError: the file, a model or the folder cannot be used, or no sequence could be predicted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rna_s2.engine.tracker import Step, Tracker, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, untracked
 from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.propose import proposals_file
 from rna_s2.pipeline.steps.prune import pruned_table
@@ -31,7 +31,7 @@ class Prepared:
     source_digest: str
 
 
-def with_table(data: DataConfig, step: Step = untracked) -> DataConfig:
+def with_table(data: DataConfig, step: StartRun = untracked) -> DataConfig:
     """The data with an S1 table: as it is where it names one, else with the one that its transcripts give.
 
     That is made now or found in the cache.

@@ -31,14 +31,14 @@ EXAMPLE = pd.DataFrame({
 
 
 class RegisterOptions(TrackedOptions, ModelOptions):
-    """What to register, and what its figure is measured on."""
+    """What to register, and what its F1 is measured on."""
 
     registered_name: str = Field("rna-structure", pattern=MODEL_NAME, description="name in the registry")
     known: ProjectPath = Field(
         SAMPLE, min_length=1, description="known structures to measure F1 on; the version with the best becomes the"
         " champion, so give the same file each time"
     )
-    max_rows: int = Field(100, ge=0, description="structures to measure on, drawn at random; 0: all")
+    max_rows: int = Field(100, ge=0, description="structures to measure on, sampled at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the drawing")
 
 
@@ -56,7 +56,7 @@ def run_register(options: RegisterOptions):
     known = sampled(within(found.records, chain.max_len, options.known), options.max_rows, options.seed)
     from rna_s2.tracking.models import NETWORK_FOLDER, STRUCTURE_MODEL
     from rna_s2.tracking.registry import log_model
-    from rna_s2.tracking.runs import start_run  # here: MLflow takes seconds to import, a wrong option is told at once
+    from rna_s2.tracking.runs import start_run  # here: its import takes seconds
 
     with start_run(COMMAND, run_name(COMMAND, options.registered_name), experiment=options.experiment) as tracker:
         tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))

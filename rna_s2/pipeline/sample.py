@@ -16,7 +16,7 @@ from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.sensitivity import box_sensitivity
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.boxtables.write import check_table_path, write_table
-from rna_s2.engine.tracker import Step, Tracker, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath, in_project
@@ -66,8 +66,8 @@ def rounded(table: BoxTable) -> BoxTable:
     return replace(table, prob_sm=prob_sm, prob_sl=prob_sl, extra={})
 
 
-def run_sample(options: SampleOptions, tracker: Tracker, step: Step = untracked, progress: bool = True) -> SampleReport:
-    """Make the sample, write it, and tell the tracker.
+def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked, progress: bool = True) -> SampleReport:
+    """Make the sample, write it, and log what was done.
 
     Raises:
         UserError: the transcripts or the network cannot be used, no segment is left, or the output cannot be written.

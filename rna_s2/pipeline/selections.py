@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.options.places import ProjectPath
+from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna_s2.reports.selections import (
@@ -47,13 +48,17 @@ from rna_s2.s1.selection import SELECTIONS, THRESHOLDS, InferenceOptions, Select
 
 logger = logging.getLogger(__name__)
 
-OnThreshold, NProposalThreshold, MinSupport = (
-    Annotated[float, *SelectionOptions.model_fields[name].metadata] for name in THRESHOLDS
-)
-"""A threshold within the bounds that a selection sets it."""
+if TYPE_CHECKING:
+    OnThreshold = float
+    NProposalThreshold = float
+    MinSupport = float
+else:  # thresholds within the bounds that a selection sets them
+    OnThreshold, NProposalThreshold, MinSupport = (
+        Annotated[float, *SelectionOptions.model_fields[name].metadata] for name in THRESHOLDS
+    )
 
 
-class SelectionsOptions(InferenceOptions):
+class SelectionsOptions(TrackedOptions, InferenceOptions):
     """What to compare, and on which sequences."""
 
     in_file: str = Field(description="table of sequences with target structures that the network was not trained on")
@@ -84,7 +89,6 @@ class SelectionsOptions(InferenceOptions):
     max_rows: int = Field(0, ge=0, description="rows to compare on, sampled at random; 0: all")
     seed: int = Field(0, ge=0, description="seed of the sampling")
     chunk: int = Field(200, ge=1, description="rows that are held in memory with all their proposals at a time")
-    experiment: str = Field("rna-s2", min_length=1, description="MLflow experiment of the run")
 
     @field_validator("length_edges")
     @classmethod
@@ -123,6 +127,7 @@ def row_counts(table: BoxTable, rules: PruningRules) -> np.ndarray:
     """``(rows, 8)`` int64 after pruning: proposed boxes; target boxes found by type; target boxes by type; whether all
     were found."""
     pruned = prune(table, rules).table
+    assert pruned.targets is not None  # a table without them is refused
     target = pruned.targets.counts()
     found = pruned.targets.select(is_in(pruned.targets, pruned.proposals)).counts()
     full = (found == target).all(axis=1)
@@ -228,8 +233,8 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
         table = table.take_rows(np.sort(rows))
     comparison = compare(table, network, options, progress=progress)
     report = SelectionsReport(comparison, frontier(comparison), best_within(comparison, options.budgets))
-    tracker.figure(tradeoff_plot(comparison), "tradeoff.png")
-    tracker.figure(length_plot(comparison), "tradeoff_by_length.png")
+    tracker.plot(tradeoff_plot(comparison), "tradeoff.png")
+    tracker.plot(length_plot(comparison), "tradeoff_by_length.png")
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in (
             ("selections.csv", comparison), ("frontier.csv", report.best), ("within_budgets.csv", report.within)

@@ -26,12 +26,12 @@ from rna_s2.pipeline.prepare import prepare
 from rna_s2.pipeline.study_child import work
 from rna_s2.pipeline.study_config import Child, StudyConfig, resolve
 from rna_s2.reports.notebook import run_notebook
-from rna_s2.reports.study_table import FIGURES, markdown, summary
+from rna_s2.reports.study_table import METRICS, markdown, summary
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.naive_scorers import composition
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import MlflowTracker, start_run
-from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_figures, study_table
+from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_metrics, study_table
 
 logger = logging.getLogger(__name__)
 
@@ -149,10 +149,10 @@ def run_children(
 def _results(
     jobs: Sequence[tuple[Child, str | None]], runs: int, study: StudyConfig, parent_run_id: str
 ) -> Iterator[tuple[Child, str, str]]:
-    """Child, run id and fault of each job, as they come; with several workers, each job in a process of its own kind."""
+    """Child, run id and fault of each job, as they come; with several workers, each in a process of its own."""
     deadline = time.time() + 60 * study.max_minutes if study.max_minutes else float("inf")
     workers = min(study.workers or default_workers(), runs)
-    threads = max(1, default_workers() // workers)  # whatever is left of the study, so that its figures are those of one call
+    threads = max(1, default_workers() // workers)  # whatever is left of the study, so that its metrics are those of one call
     if workers == 1 or not jobs:
         for child, run_id in jobs:
             yield child, *work(child, study.name, parent_run_id, run_id, deadline)
@@ -177,11 +177,11 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
     for child in children:
         if child not in done:
             continue
-        figures, commit = run_figures(done[child])
+        metrics, commit = run_metrics(done[child])
         identity = {"variant": child.variant.name, "seed": child.seed}
         origin = {"run_id": done[child], "git_commit": commit}
         lines.append(
-            identity | origin | {column: figures.get(name, float("nan")) for column, name in FIGURES.items()}
+            identity | origin | {column: metrics.get(name, float("nan")) for column, name in METRICS.items()}
         )
         for part in PARTS if child.config.split.test_share else PARTS[:2]:
             rows = study_table(done[child], f"rows/{part}_rows.csv")

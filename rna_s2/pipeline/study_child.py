@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) -> str:
-    """Do one run of a study and keep its figures.
+    """Do one run of a study and log its metrics.
 
     Args:
         child: what to run.

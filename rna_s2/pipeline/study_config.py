@@ -59,7 +59,7 @@ class StudyConfig(TrackedOptions):
         json_schema_extra=CONFIG_ONLY,
     )
     variants: tuple[StudyVariant, ...] = Field(
-        min_length=1, description="lines of the table, the most telling first", json_schema_extra=CONFIG_ONLY
+        min_length=1, description="lines of the table, the most informative first", json_schema_extra=CONFIG_ONLY
     )
     in_file: str = Field("", description="S1 table, in place of the base's")
     epochs: int | None = Field(None, ge=1, description="passes over the training rows, in place of the variants'")

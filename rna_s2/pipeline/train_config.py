@@ -1,4 +1,4 @@
-"""What a training of S2 is told: a config file's sections, as typed objects."""
+"""The config of a training of S2: its sections, as typed objects."""
 
 from __future__ import annotations
 

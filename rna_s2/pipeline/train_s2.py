@@ -107,9 +107,9 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
     tracker.metrics({"best/epoch": best, "fit_seconds": result.fit.seconds}, step=best)
     names = [f"{part}/{name}" for part in ("train", "val") for name in ("loss", "auroc")]
     history = {name: result.fit.history.get(name, []) for name in names}
-    tracker.figure(learning_plot(history, config.name), "learning_curves.png")
+    tracker.plot(learning_plot(history, config.name), "learning_curves.png")
     curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
-    tracker.figure(
+    tracker.plot(
         roc_plot({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
     )
     with tempfile.TemporaryDirectory() as folder:

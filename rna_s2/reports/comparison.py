@@ -70,7 +70,7 @@ def reference_figures(run: Mapping[str, object]) -> tuple[float, float]:
 
 
 def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The figures of each run beside those of the reference experiment, the best validation first.
+    """The metrics of each run beside those of the reference experiment, the best validation first.
 
     Args:
         runs: of :func:`rna_s2.tracking.compare.training_runs`.
@@ -91,7 +91,7 @@ def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def observations(table: pd.DataFrame, epochs: Mapping[str, int]) -> list[str]:
-    """What the pictures show, one sentence per model.
+    """What the plots show, one sentence per model.
 
     Args:
         table: of :func:`summary_table`.
@@ -152,7 +152,7 @@ def compare_rows(first: pd.DataFrame, second: pd.DataFrame, first_name: str, sec
     verdict = (
         f"{what} helps{a_little}" if low > 0
         else f"{what} does harm{a_little and ', a little'}" if high < 0
-        else f"these rows do not tell whether {what} helps"
+        else f"these rows do not show whether {what} helps"
     )
     sentence = (
         f"On {len(both)} validation rows the au-ROC of {first_name} is {abs(difference):.3f} "

@@ -77,8 +77,7 @@ def bootstrap_interval(
 
 def t_half_width(values: Sequence[float], level: float = LEVEL) -> float:
     """Half the width of the t interval of the mean of some values; NaN for fewer than two."""
-    values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
         return math.nan
     quantile = student.ppf((1 + level) / 2, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
+    return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))

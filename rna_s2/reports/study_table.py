@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 
 from rna_s2.reports.intervals import bootstrap_interval, t_half_width
 from rna_s2.rna.boxes import BOX_TYPES
 
-FIGURES: Mapping[str, str] = {
+METRICS: Mapping[str, str] = {
     "train": "best/train/auroc", "val": "best/val/auroc", "test": "test/auroc",
     "val_pooled": "best/val/auroc_pooled", "val_precision": "best/val/average_precision",
     **{f"val_{name}": f"best/val/{name}/auroc" for name in BOX_TYPES},
@@ -19,10 +19,10 @@ FIGURES: Mapping[str, str] = {
     **{f"test_{name}": f"test/{name}/auroc" for name in BOX_TYPES},
     "kept_epoch": "best/epoch", "seconds": "fit_seconds",
 }
-"""Columns of the table of runs, and the figure of a run that each holds."""
+"""Columns of the table of runs, and the metric of a run that each holds."""
 
 WITH_INTERVAL = ("train", "val", "test")
-"""Figures that stand with a t interval over seeds."""
+"""Metrics that stand with a t interval over seeds."""
 
 HEADINGS: Mapping[str, str] = {
     "seeds": "seeds", "train": "training", "val": "validation", "test": "test", "val_pooled": "validation, pooled",
@@ -47,12 +47,12 @@ def summary(runs: pd.DataFrame, rows: pd.DataFrame, variants: Sequence[Variant])
     """One line per variant that has a run, in the order of ``variants``.
 
     Args:
-        runs: one line per run: ``variant``, ``seed`` and the columns of :data:`FIGURES`.
+        runs: one line per run: ``variant``, ``seed`` and the columns of :data:`METRICS`.
         rows: one line per run, part and scored row: ``variant``, ``seed``, ``part``, ``source_row``, ``group``, ``auroc``.
         variants: of the study.
 
     Returns:
-        Index ``variant``: ``about``; ``seeds``, how many; the mean over seeds of each figure; ``train_half``,
+        Index ``variant``: ``about``; ``seeds``, how many; the mean over seeds of each metric; ``train_half``,
         ``val_half``, ``test_half``, half the width of its t interval over seeds (NaN for one seed); ``against``, and for
         ``val`` and ``test`` the mean difference of the rows' au-ROC from that variant's, ``val_difference``, with its
         bootstrap interval over transcripts ``val_low``, ``val_high`` (:func:`row_difference`).
@@ -63,7 +63,7 @@ def summary(runs: pd.DataFrame, rows: pd.DataFrame, variants: Sequence[Variant])
         if own.empty:
             continue
         line: dict[str, object] = {"variant": variant.name, "about": variant.about, "seeds": len(own)}
-        line |= own[list(FIGURES)].mean().to_dict()
+        line |= own[list(METRICS)].mean().to_dict()
         line |= {f"{name}_half": t_half_width(own[name].dropna()) for name in WITH_INTERVAL}
         line["against"] = variant.against
         for part in ("val", "test"):
@@ -102,14 +102,14 @@ def row_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table of :func:`summary` as Markdown, figures with three decimals."""
+    """The table of :func:`summary` as Markdown, metrics with three decimals."""
     names = [*HEADINGS.values(), "difference on validation rows", "difference on test rows"]
     lines = [" | ".join(["| variant", *names]) + " |", "| --- |" + " ---: |" * len(names)]
     for variant, row in table.iterrows():
         cells = [f"`{variant}`"]
         for name in HEADINGS:
             half = row.get(f"{name}_half", math.nan)
-            cells.append(str(row[name]) if name == "seeds" else _figure(row[name]) + (f" ± {half:.3f}" if half == half else ""))
+            cells.append(str(row[name]) if name == "seeds" else _shown(row[name]) + (f" ± {half:.3f}" if half == half else ""))
         for part in ("val", "test"):
             said = interval(row, part)
             cells.append(f"{said} against `{row['against']}`" if said else "")
@@ -117,13 +117,13 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def interval(row: Mapping[str, object], part: str) -> str:
+def interval(row: Mapping[str, Any], part: str) -> str:
     """``+0.012 (+0.003 to +0.021)``: a difference of :func:`summary` with its interval; empty where there is none."""
     difference, low, high = (float(row[f"{part}_{name}"]) for name in ("difference", "low", "high"))
     return "" if math.isnan(difference) else f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _figure(value: float) -> str:
+def _shown(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -132,9 +132,9 @@ ANSWERED = "scaled"
 
 
 def answer(table: pd.DataFrame) -> str:
-    """Why the baseline is so high and why the sequence does not help, in sentences that follow from the figures.
+    """Why the baseline is so high and why the sequence does not help, in sentences that follow from the metrics.
 
-    Figures are those of the test rows, where there is a test part, else of the validation rows. A variant that was not
+    Metrics are those of the test rows, where there is a test part, else of the validation rows. A variant that was not
     run has no sentence.
 
     Args:
@@ -171,7 +171,7 @@ def answer(table: pd.DataFrame) -> str:
     if len(rules) == 2 and level["chain_rule"] > max(level["energy_rule"], network):
         said.append(
             "The sequence holds the answer, but not box by box: ranking by a box's own free energy scores "
-            f"{level['energy_rule']:.3f}, by that of the best chain of stems and loops through it {level['chain_rule']:.3f}, "
+            f"{level['energy_rule']:.3f}, by that of the best path of stems and loops through it {level['chain_rule']:.3f}, "
             "without any training."
         )
     taken = [(group, f"no_{group}") for group in ("type", "place", "size") if _compared(table, f"no_{group}", part)]
@@ -199,13 +199,13 @@ def _compared(table: pd.DataFrame, name: str, part: str) -> bool:
     return name in table.index and not math.isnan(table.loc[name, f"{part}_difference"])
 
 
-def _verdict(row: Mapping[str, object], part: str, sign: int) -> str:
+def _verdict(row: Mapping[str, Any], part: str, sign: int) -> str:
     """``helps: +0.03 (+0.02 to +0.04)``; with ``sign`` -1, what the other variant has and this one has not."""
     difference, *ends = (sign * float(row[f"{part}_{name}"]) for name in ("difference", "low", "high"))
     low, high = sorted(ends)
-    figures = f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
+    change = f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
     if low > 0:
-        return f"helps: {figures}"
+        return f"helps: {change}"
     if high < 0:
-        return f"does harm: {figures}"
-    return f"neither helps nor harms as far as these rows tell: {figures}"
+        return f"does harm: {change}"
+    return f"neither helps nor harms as far as these rows show: {change}"

@@ -1,6 +1,6 @@
 """The card of a trained stage 1 network: what it was made from and how well it does, as Markdown.
 
-Written by the training from its own results, so that no figure in it is typed by hand.
+Written by the training from its own results, so that no number in it is typed by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CELL_COLUMNS = {
     "scalar_size_accuracy": "size, scalar",
     "box_sensitivity": "boxes found",
 }
-"""Figures of a box type (``FIGURE_TYPE`` in the results), and what they are called in the card."""
+"""Metrics of a box type (``METRIC_TYPE`` in the results), and what they are called in the card."""
 
 
 def network_card(about: Mapping[str, Any]) -> str:
@@ -33,7 +33,7 @@ def network_card(about: Mapping[str, Any]) -> str:
             ``run_id``, ``versions`` (package to version), ``figures`` (of the kept weights on the validation
             rows; None where one is undefined).
     """
-    config, figures, selection = about["config"], about["figures"], about["config"]["selection"]
+    config, metrics, selection = about["config"], about["figures"], about["config"]["selection"]
     lines = [
         f"# Stage 1 network: {config['name']}",
         "",
@@ -59,7 +59,7 @@ def network_card(about: Mapping[str, Any]) -> str:
         "",
         *_sources(config),
         *_excluded(about["excluded"]),
-        "## Figures",
+        "## Metrics",
         "",
         f"On the {about['val_rows']:,} validation rows, in single precision. Cells above the diagonal: au-ROC and average "
         "precision of \"a box of this type covers the cell\"; of the cells that a target box covers, the share whose "
@@ -69,12 +69,12 @@ def network_card(about: Mapping[str, Any]) -> str:
         "| type | " + " | ".join(CELL_COLUMNS.values()) + " |",
         "| --- |" + " ---: |" * len(CELL_COLUMNS),
         *(
-            f"| {name} | " + " | ".join(_shown(figures[f"{figure}_{name}"]) for figure in CELL_COLUMNS) + " |"
+            f"| {name} | " + " | ".join(_shown(metrics[f"{metric}_{name}"]) for metric in CELL_COLUMNS) + " |"
             for name in BOX_TYPES
         ),
         "",
-        f"All types: box sensitivity {_shown(figures['box_sensitivity'])} at {figures['boxes_per_row']:.1f} proposed boxes "
-        f"per row; {100 * figures['full_sensitivity_rows']:.1f} % of the rows have every target box among them.",
+        f"All types: box sensitivity {_shown(metrics['box_sensitivity'])} at {metrics['boxes_per_row']:.1f} proposed boxes "
+        f"per row; {100 * metrics['full_sensitivity_rows']:.1f} % of the rows have every target box among them.",
     ]
     return "\n".join(lines) + "\n"
 

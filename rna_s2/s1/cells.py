@@ -73,7 +73,8 @@ class Proposals(NamedTuple):
     def concatenate(cls, parts: Sequence[Proposals]) -> Proposals:
         """All proposals of the parts, in their order; none where there are no parts."""
         if not parts:
-            return cls(*(np.zeros(0, np.int64) for _ in range(6)), np.zeros(0, np.float32), *(np.zeros(0, bool),) * 2)
+            numbers, flags = np.zeros(0, np.int64), np.zeros(0, bool)
+            return cls(*(numbers,) * 6, np.zeros(0, np.float32), flags, flags)
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -24,7 +24,7 @@ class Folded(NamedTuple):
         structure: minimum-free-energy structure in dot-bracket.
         fe: its free energy in kcal/mol.
         mfe_freq: its frequency in the Boltzmann ensemble, 0..1.
-        ens_div: ensemble diversity: mean base-pair distance between two structures drawn from the ensemble.
+        ens_div: ensemble diversity: mean base-pair distance between two structures sampled from the ensemble.
     """
 
     structure: str

@@ -1,4 +1,4 @@
-"""How well the cells of the map are told: figures of the network's outputs, from counts that add up over batches."""
+"""Metrics of the network's outputs at the cells of the map, from counts that add up over batches."""
 
 from __future__ import annotations
 
@@ -73,21 +73,21 @@ def count_correct(
     return np.array([int(r.sum()) for r in right], np.int64)
 
 
-def cell_figures(counts: CellCounts) -> dict[str, float]:
+def cell_metrics(counts: CellCounts) -> dict[str, float]:
     """au-ROC and average precision of "on", and the accuracies, per type: ``auroc_stem``, ``loc_x_accuracy_stem``, ...
 
     NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types.
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for code, name in enumerate(BOX_TYPES):
-        figures[f"auroc_{name}"] = histogram_auroc(counts.on[code], counts.off[code])
-        figures[f"average_precision_{name}"] = histogram_average_precision(counts.on[code], counts.off[code])
+        metrics[f"auroc_{name}"] = histogram_auroc(counts.on[code], counts.off[code])
+        metrics[f"average_precision_{name}"] = histogram_average_precision(counts.on[code], counts.off[code])
         cells = counts.on[code].sum()
         for k, output in enumerate(ACCURACIES):
-            figures[f"{output}_accuracy_{name}"] = counts.correct[code, k] / cells if cells else float("nan")
-    aurocs = [figures[f"auroc_{name}"] for name in BOX_TYPES]
-    figures["auroc"] = float(np.mean(aurocs))
-    return figures
+            metrics[f"{output}_accuracy_{name}"] = counts.correct[code, k] / cells if cells else float("nan")
+    aurocs = [metrics[f"auroc_{name}"] for name in BOX_TYPES]
+    metrics["auroc"] = float(np.mean(aurocs))
+    return metrics
 
 
 def histogram_auroc(positive: np.ndarray, negative: np.ndarray) -> float:

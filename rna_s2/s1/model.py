@@ -31,7 +31,7 @@ def save_network(network: ProposalNetwork, folder: str | Path, about: Mapping[st
     Args:
         network: the network.
         folder: is made, or replaced as a whole.
-        about: plain values kept beside it: data, seed, figures.
+        about: plain values kept beside it: data, seed, metrics.
         card: text for people (:mod:`rna_s2.s1.card`); none writes none.
     """
     with atomic_path(folder) as temporary:

@@ -119,7 +119,8 @@ def least_on_logit(selections: Sequence[SelectionOptions]) -> float | None:
     It lies a little below that of the lowest threshold, so that rounding decides nothing here:
     :func:`cell_proposals` compares with the threshold itself.
     """
-    if any(s.least_on is None for s in selections):
+    known = [s.least_on for s in selections if s.least_on is not None]
+    if len(known) < len(selections):
         return None
-    lowest = min(s.least_on for s in selections)
+    lowest = min(known)
     return math.log(lowest / (1 - lowest)) - ROUNDING if lowest > 0 else None

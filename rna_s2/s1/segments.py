@@ -27,8 +27,8 @@ class CutRule:
     """How segments are cut from a transcript.
 
     Attributes:
-        min_len, max_len: length of a segment in bases, drawn uniformly from this range (both ends included).
-        min_step, max_step: bases from one start to the next, drawn uniformly; below ``min_len`` segments may overlap.
+        min_len, max_len: length of a segment in bases, sampled uniformly from this range (both ends included).
+        min_step, max_step: bases from one start to the next, sampled uniformly; below ``min_len`` segments may overlap.
         max_per_transcript: segments kept of one transcript, chosen at random; 0 keeps all.
         seed: the same seed gives the same segments.
     """
@@ -67,8 +67,8 @@ LOW_FREQUENCY = "mfe_frequency_below_min_mfe_freq"
 def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -> tuple[list[Segment], list[Left]]:
     """Cut segments from transcripts.
 
-    The first start is drawn from the first ``max_step`` bases, each next one a random step further on; a segment's
-    length is drawn from the range of the rule, cut down to what is left of the transcript. The draws depend on the seed
+    The first start is sampled from the first ``max_step`` bases, each next one a random step further on; a segment's
+    length is sampled from the range of the rule, cut down to what is left of the transcript. The samples depend on the seed
     and the transcript's name alone: other transcripts in the file change nothing.
     """
     segments: list[Segment] = []
@@ -100,7 +100,7 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -
 
 
 def named_generator(seed: int, name: str) -> np.random.Generator:
-    """A generator whose draws depend on the seed and a name (of a transcript, of a row) alone."""
+    """A generator whose numbers depend on the seed and a name (of a transcript, of a row) alone."""
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 

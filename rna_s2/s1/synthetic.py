@@ -20,7 +20,7 @@ DINUCLEOTIDE_ODDS = np.array(
         [0.72, 1.00, 1.25, 1.10],  # U
     ]
 )
-"""Observed over expected frequency of neighbours, rounded figures of vertebrate transcripts (CpG and UpA are rare)."""
+"""Observed over expected frequency of neighbours, rounded, of vertebrate transcripts (CpG and UpA are rare)."""
 
 REGION_LENGTH = 300
 """Bases after which the share of G + C changes: about the length of an exon or an untranslated region."""
@@ -31,8 +31,8 @@ def random_transcripts(
 ) -> list[str]:
     """Random sequences over A, C, G, U.
 
-    The next base b after a is drawn with probability proportional to ``frequency(b) * DINUCLEOTIDE_ODDS[a, b]``; the
-    frequencies come from a share of G + C that is drawn from a beta distribution for every :data:`REGION_LENGTH` bases.
+    The next base b after a is sampled with probability proportional to ``frequency(b) * DINUCLEOTIDE_ODDS[a, b]``; the
+    frequencies come from a share of G + C that is sampled from a beta distribution for every :data:`REGION_LENGTH` bases.
     All sequences advance together, so the cost is one small array operation per position.
 
     Args:

@@ -43,11 +43,11 @@ def cell_targets(boxes: Boxes) -> CellTargets[np.ndarray]:
     siz_x, siz_y = boxes.siz_x[box].astype(np.int64), boxes.siz_y[box].astype(np.int64)
     loc_x, loc_y = within // siz_y, within % siz_y
     i, j = boxes.bb_x[box] + loc_x, boxes.bb_y[box] - loc_y
-    row, kind = boxes.row[box], boxes.type[box].astype(np.int64)
+    row, box_type = boxes.row[box], boxes.type[box].astype(np.int64)
 
     above = np.flatnonzero(i < j)
-    order = above[np.lexsort(((loc_x + loc_y)[above], j[above], i[above], row[above], kind[above]))]
+    order = above[np.lexsort(((loc_x + loc_y)[above], j[above], i[above], row[above], box_type[above]))]
     first = np.ones(len(order), bool)
-    first[1:] = np.any([np.diff(column[order]) != 0 for column in (kind, row, i, j)], axis=0)
+    first[1:] = np.any([np.diff(column[order]) != 0 for column in (box_type, row, i, j)], axis=0)
     cell = order[first]
-    return CellTargets(kind[cell], row[cell], i[cell], j[cell], loc_x[cell], loc_y[cell], siz_x[cell], siz_y[cell])
+    return CellTargets(box_type[cell], row[cell], i[cell], j[cell], loc_x[cell], loc_y[cell], siz_x[cell], siz_y[cell])

@@ -27,7 +27,7 @@ from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import S1Config
 from rna_s2.s1.losses import map_losses, on_targets
 from rna_s2.s1.merging import merge
-from rna_s2.s1.metrics import CellCounts, cell_figures, count_correct, count_on
+from rna_s2.s1.metrics import CellCounts, cell_metrics, count_correct, count_on
 from rna_s2.s1.network import ProposalNetwork
 
 LR_SCHEDULE = "cosine_by_progress"
@@ -114,7 +114,7 @@ class S1Module(TrackedModule):
         metrics = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
         measured = [m for _, m in outputs if m is not None]
         if measured:
-            metrics |= cell_figures(sum((cells for cells, _ in measured), CellCounts.zero()))
+            metrics |= cell_metrics(sum((cells for cells, _ in measured), CellCounts.zero()))
             metrics |= box_metrics([boxes for _, boxes in measured])
         return metrics
 

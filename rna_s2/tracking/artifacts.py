@@ -52,7 +52,7 @@ def fetch_checkpoints(run_id: str, folder: Path) -> None:
 
 
 def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, float]]]:
-    """The figures of a run over its epochs: per name the (step, value) pairs, the newest value of each step.
+    """The metrics of a run over its epochs: per name the (step, value) pairs, the newest value of each step.
 
     Raises:
         UserError: the run is unknown, or the tracking store cannot be reached.

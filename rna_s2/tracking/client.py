@@ -44,7 +44,7 @@ _LOCK_SECONDS = 120
 def open_client() -> MlflowClient:
     """A client of the tracking store that ``MLFLOW_TRACKING_URI`` names (else MLflow's default, ``mlflow.db`` here).
 
-    The store is reached once, so that one that is not there is told now and not after hours. A fresh SQLite store is
+    The store is reached once, so that one that is not there is an error now and not after hours. A fresh SQLite store is
     made first, under a file lock: several processes that meet an empty database break each other's migrations. Requests
     to a server are tried three times for at most 30 s each, where the environment does not say otherwise.
 

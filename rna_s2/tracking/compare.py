@@ -74,7 +74,7 @@ def _params(run: Run) -> dict[str, str]:
 
 
 def run_rows(run_id: str, part: str, what: str = "rows") -> pd.DataFrame:
-    """A table that a training kept: ``rows`` (a figure per row) or ``roc`` (a curve) of ``train`` or ``val``.
+    """A table that a training kept: ``rows`` (metrics per row) or ``roc`` (a curve) of ``train`` or ``val``.
 
     Raises:
         UserError: the run keeps no such table, or the tracking store cannot be reached.

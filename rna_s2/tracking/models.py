@@ -1,4 +1,4 @@
-"""The kinds of models that this project keeps in MLflow."""
+"""The types of models that this project keeps in MLflow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlflow.types.schema import AnyType, Array, DataType
 
 from rna_s2.rna.boxes import BOX_COLUMNS
 from rna_s2.tracking.client import STORE_ERRORS, store_error
-from rna_s2.tracking.registry import CHAMPION, ModelKind, champion_uri
+from rna_s2.tracking.registry import CHAMPION, ModelType, champion_uri
 
-S2_MODEL = ModelKind(
+S2_MODEL = ModelType(
     stage="train",
     code="s2_model_code.py",
     artifact="s2",
@@ -39,7 +39,7 @@ floating-point numbers, and boxes with further keys, all of which a typed column
 S2_ENERGY_MODEL = replace(S2_MODEL, packages=("viennarna",))
 """A stage 2 whose features hold energies of boxes."""
 
-S1_MODEL = ModelKind(
+S1_MODEL = ModelType(
     stage="train_s1",
     code="s1_model_code.py",
     artifact="s1",
@@ -51,7 +51,7 @@ S1_MODEL = ModelKind(
 )
 """Stage 1, as ``rna_s2.s1.model.save_network`` saves it: sequences in, the three lists of proposed boxes out."""
 
-STRUCTURE_MODEL = ModelKind(
+STRUCTURE_MODEL = ModelType(
     stage="register_structure_model",
     code="structure_model_code.py",
     artifact="chain",
@@ -68,7 +68,7 @@ STRUCTURE_MODEL = ModelKind(
     champion_metric="f1",
     packages=("scikit-learn", "scipy", "tqdm", "viennarna"),
 )
-"""The whole chain, as ``rna_s2.pipeline.structure_prediction.save_pipeline`` saves it: sequences in, structures out."""
+"""The whole pipeline, as ``rna_s2.pipeline.structure_prediction.save_pipeline`` saves it: sequences in, structures out."""
 
 NETWORK_FOLDER = "model"
 """Name of the folder that is logged with a model; MLflow keeps it under this name."""

@@ -30,15 +30,15 @@ _INFERENCE_PACKAGES = frozenset(
 
 
 @dataclass(frozen=True)
-class ModelKind:
-    """What models of one kind have in common.
+class ModelType:
+    """What models of one type have in common.
 
     Attributes:
         stage: tag ``stage`` of the logged model.
         code: the module that MLflow keeps with the model and runs when it is loaded, in this folder.
         artifact: name under which that code finds the folder with the weights.
         signature: columns in and out.
-        champion_metric: the figure whose highest value makes a version the champion.
+        champion_metric: the metric whose highest value makes a version the champion.
         packages: what its code needs beside what every model does, as pinned in requirements.txt (lower-case names).
     """
 
@@ -68,7 +68,7 @@ class LoggedModel:
 def log_model(
     tracker: MlflowTracker,
     folder: Path,
-    kind: ModelKind,
+    model_type: ModelType,
     *,
     name: str,
     registered_name: str | None,
@@ -85,12 +85,12 @@ def log_model(
     Args:
         tracker: the run that trained it.
         folder: its weights and what describes them.
-        kind: what it is.
+        model_type: what it is.
         name: name of the logged model.
         registered_name: name in the registry (``s2-baseline``); None registers nothing. The alias ``champion`` moves to
-            the new version where its figure is better than the present champion's.
+            the new version where its metric is better than the present champion's.
         input_example: rows as a user would give them; kept with the model.
-        metrics: figures of the epoch that these weights are from, the kind's ``champion_metric`` among them.
+        metrics: metrics of the epoch that these weights are from, the model type's ``champion_metric`` among them.
         step: that epoch.
         tags: further tags of the logged model.
 
@@ -99,7 +99,7 @@ def log_model(
     """
     client = tracker.client
     finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-    example = input_example[[column.name for column in kind.signature.inputs.inputs]].reset_index(drop=True)
+    example = input_example[[column.name for column in model_type.signature.inputs.inputs]].reset_index(drop=True)
     try:
         info = Model.log(
             artifact_path=None,
@@ -107,14 +107,14 @@ def log_model(
             flavor=mlflow.pyfunc,
             run_id=tracker.run_id,
             step=step,
-            tags={"stage": kind.stage, **tags},
-            python_model=str(Path(__file__).with_name(kind.code)),
-            artifacts={kind.artifact: str(folder)},
+            tags={"stage": model_type.stage, **tags},
+            python_model=str(Path(__file__).with_name(model_type.code)),
+            artifacts={model_type.artifact: str(folder)},
             code_paths=[str(PROJECT_ROOT / PACKAGE)],
-            signature=kind.signature,
+            signature=model_type.signature,
             input_example=example,
             pip_requirements=inference_requirements(
-                PROJECT_ROOT / "requirements.txt", _INFERENCE_PACKAGES.union(kind.packages)
+                PROJECT_ROOT / "requirements.txt", _INFERENCE_PACKAGES.union(model_type.packages)
             ),
         )
         now = mlflow.utils.time.get_current_time_millis()
@@ -123,35 +123,35 @@ def log_model(
         )
         if registered_name is None:
             return LoggedModel(info.model_id, info.model_uri, None, False)
-        version, is_champion = _register(client, info, tracker.run_id, registered_name, kind, finite)
+        version, is_champion = _register(client, info, tracker.run_id, registered_name, model_type, finite)
     except STORE_ERRORS as error:
         raise store_error(error) from error
     return LoggedModel(info.model_id, info.model_uri, version, is_champion)
 
 
 def _register(
-    client: MlflowClient, info, run_id: str, name: str, kind: ModelKind, figures: Mapping[str, float]
+    client: MlflowClient, info, run_id: str, name: str, model_type: ModelType, metrics: Mapping[str, float]
 ) -> tuple[str, bool]:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    figure = figures.get(kind.champion_metric)
-    tags = {} if figure is None else {kind.version_tag: repr(figure)}
+    value = metrics.get(model_type.champion_metric)
+    tags = {} if value is None else {model_type.version_tag: repr(value)}
     version = str(client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id).version)
-    return version, _choose_champion(client, name, kind) == version
+    return version, _choose_champion(client, name, model_type) == version
 
 
-def _choose_champion(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
-    """Moves the alias to the version with the best figure, of equal ones the first; None where none has a figure.
+def _choose_champion(client: MlflowClient, name: str, model_type: ModelType) -> str | None:
+    """Moves the alias to the version with the best metric, of equal ones the first; None where none has one.
 
     Another process may register a version at the same time, and whoever sets the alias last may not have seen it: so each
     looks again after it has set it.
     """
     champion = None
     while True:
-        best = _best_version(client, name, kind)
+        best = _best_version(client, name, model_type)
         if best is None or best == champion:
             return best
         if client.get_registered_model(name).aliases.get(CHAMPION) != best:
@@ -159,12 +159,12 @@ def _choose_champion(client: MlflowClient, name: str, kind: ModelKind) -> str | 
         champion = best
 
 
-def _best_version(client: MlflowClient, name: str, kind: ModelKind) -> str | None:
+def _best_version(client: MlflowClient, name: str, model_type: ModelType) -> str | None:
     metrics: dict[int, float] = {}
     token: str | None = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        metrics |= {int(v.version): float(v.tags[kind.version_tag]) for v in page if kind.version_tag in v.tags}
+        metrics |= {int(v.version): float(v.tags[model_type.version_tag]) for v in page if model_type.version_tag in v.tags}
         token = page.token
         if not token:
             break

@@ -26,7 +26,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from rna_s2.engine.tracker import Step, flatten
+from rna_s2.engine.tracker import StartRun, flatten
 from rna_s2.options.errors import TERMINATED, UserError
 from rna_s2.options.places import PROJECT_ROOT
 from rna_s2.tracking.client import STORE_ERRORS, is_outage, open_client, store_error
@@ -94,7 +94,7 @@ class MlflowTracker:
         self._outbox.send({"action": "tags", "values": {_name(k): _cut(str(v), _TAG_LENGTH) for k, v in values.items()}})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at a step, in one request; NaN and infinite ones are left out, ``%`` in a name is ``percent``."""
+        """Metrics at a step, in one request; NaN and infinite ones are left out, ``%`` in a name is ``percent``."""
         finite = {_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
         if finite:
             self.has_metrics = True
@@ -126,8 +126,8 @@ class MlflowTracker:
             raise UserError(f"{path}: is not there, so it cannot be kept with the run")
         self._outbox.send({"action": "artifact", "path": str(path), "folder": folder})
 
-    def figure(self, figure: Any, name: str) -> None:
-        """A matplotlib figure kept with the run as the PNG ``name`` (``figures/roc`` or ``figures/roc.png``)."""
+    def plot(self, figure: Any, name: str) -> None:
+        """A matplotlib ``Figure`` kept with the run as the PNG ``name`` (``plots/roc`` or ``plots/roc.png``)."""
         target = Path(name if name.endswith(".png") else f"{name}.png")
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / target.name
@@ -230,8 +230,8 @@ def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> N
             logger.error("run %s: %s", tracker.run_id, error)
 
 
-def child_runs(parent_run_id: str) -> Step:
-    """A :data:`rna_s2.engine.tracker.Step` whose runs are children of the given one."""
+def child_runs(parent_run_id: str) -> StartRun:
+    """A :data:`rna_s2.engine.tracker.StartRun` whose runs are children of the given one."""
 
     def step(stage: str, name: str) -> AbstractContextManager[MlflowTracker]:
         return start_run(stage, name, parent_run_id=parent_run_id)

@@ -64,8 +64,8 @@ def adopt(run_id: str, parent_run_id: str) -> None:
         raise store_error(error) from error
 
 
-def run_figures(run_id: str) -> tuple[dict[str, float], str]:
-    """The newest value of every figure of a run, and the git commit that it was made at (``unknown`` outside git).
+def run_metrics(run_id: str) -> tuple[dict[str, float], str]:
+    """The newest value of every metric of a run, and the git commit that it was made at (``unknown`` outside git).
 
     Raises:
         UserError: the run is unknown, or the tracking store cannot be reached.

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from rna_s2.boxtables.read import read_table
-from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.tracked import TrackedOptions
@@ -101,7 +101,7 @@ def run_featurize(options: FeaturizeOptions, tracker: Tracker, source: str = "")
 
 
 def encoded_dataset(
-    pruned: Path, features: FeatureConfig, seed: int, cache_dir: str, in_file: str, step: Step = untracked
+    pruned: Path, features: FeatureConfig, seed: int, cache_dir: str, in_file: str, step: StartRun = untracked
 ) -> EncodedDataset:
     """The encoded dataset of a pruned table, made now or found in the cache.
 

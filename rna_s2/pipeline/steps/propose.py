@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES, check_table_path, write_table
-from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.fitting.devices import chosen_device, warn_of_slow
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
@@ -91,7 +91,7 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
 
 
 def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:
-    """Propose boxes for every sequence, write the table, and tell the tracker.
+    """Propose boxes for every sequence, write the table, and log what was done.
 
     Raises:
         UserError: the input, the network or the output path cannot be used.
@@ -144,7 +144,7 @@ def check_propose_paths(options: ProposeOptions) -> None:
 
 
 def proposals_file(
-    segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: Step = untracked, progress: bool = True
+    segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: StartRun = untracked, progress: bool = True
 ) -> Path:
     """The S1 table of a table of sequences: what the network in ``model`` proposes; made now or found in the cache.
 

@@ -18,7 +18,7 @@ from rna_s2.boxtables.read import ReadResult, read_table
 from rna_s2.boxtables.schema import SEQ
 from rna_s2.boxtables.sensitivity import Sensitivity
 from rna_s2.boxtables.write import check_table_path, write_table
-from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
@@ -167,7 +167,7 @@ def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None 
 
 
 def pruned_table(
-    in_file: str, rules: PruningRules, cache_dir: str, max_rejects: int = 0, step: Step = untracked
+    in_file: str, rules: PruningRules, cache_dir: str, max_rejects: int = 0, step: StartRun = untracked
 ) -> PrunedTable:
     """The pruned table of an S1 table, made now or found in the cache.
 

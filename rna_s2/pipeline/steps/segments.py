@@ -18,7 +18,7 @@ from tqdm import tqdm
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.boxtables.write import PARQUET_SUFFIX, check_table_path, write_rejects, write_table
 from rna_s2.engine.processes import default_workers
-from rna_s2.engine.tracker import Step, Tracker, timed, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.downloads import local_copy
 from rna_s2.options.errors import UserError
@@ -53,7 +53,7 @@ class SegmentsOptions(TrackedOptions, SegmentRule):
     structures: str = Field(
         "", description="file of known structures instead (.dbn, .ct, .bpseq, .csv, each also .gz); a path or URL"
     )
-    out_file: str = Field(description="the table to write (.parquet, .pkl.gz); a CSV beside it tells what is left out")
+    out_file: str = Field(description="the table to write (.parquet, .pkl.gz); a CSV beside it lists what is left out")
     workers: int = Field(0, ge=0, description="processes to fold on; 0: one per core; the result does not depend on it")
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
 
 
 def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
-    """Make the table, write it with its rejects, and tell the tracker; ``fetched`` as for :func:`segments`."""
+    """Make the table, write it with its rejects, and log what was done; ``fetched`` as for :func:`segments`."""
     check_segments_paths(options)
     source = options.transcripts or options.structures
     tracker.params(options.model_dump(exclude={"experiment"}))
@@ -193,7 +193,7 @@ def check_segments_paths(options: SegmentsOptions) -> None:
     check_outputs({"the rejects of out_file": rejects_path(check_table_path(options.out_file))}, inputs)
 
 
-def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: Step = untracked) -> Path:
+def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: StartRun = untracked) -> Path:
     """The table of folded segments of a FASTA file, plain or gzip, a path or URL; its rejects lie beside it.
 
     Raises:
@@ -208,7 +208,7 @@ def segments_file(transcripts: str, rule: SegmentRule, cache_dir: str, step: Ste
 
 
 def training_segments(
-    transcripts: Sequence[str | SyntheticTranscripts], rule: SegmentRule, cache_dir: str, step: Step = untracked
+    transcripts: Sequence[str | SyntheticTranscripts], rule: SegmentRule, cache_dir: str, step: StartRun = untracked
 ) -> tuple[str, ...]:
     """The tables of folded segments of FASTA files (paths or URLs) and of random transcripts, one for each.
 

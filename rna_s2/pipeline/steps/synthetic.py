@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rna_s2.engine.tracker import Step, Tracker, untracked
+from rna_s2.engine.tracker import StartRun, Tracker, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
@@ -53,7 +53,7 @@ def fasta_path(path: str) -> Path:
 
 
 def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
-    """Write random transcripts as FASTA, and tell the tracker. Returns the path."""
+    """Write random transcripts as FASTA, and log what was done. Returns the path."""
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     path = synthetic_transcripts(options)
     tracker.tags({"digest.out_file": file_digest(path)})
@@ -62,7 +62,7 @@ def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
     return path
 
 
-def synthetic_file(source: SyntheticTranscripts, cache_dir: str, step: Step = untracked) -> Path:
+def synthetic_file(source: SyntheticTranscripts, cache_dir: str, step: StartRun = untracked) -> Path:
     """A FASTA file of random transcripts, made now or found in the cache."""
     path = SYNTHETIC.path(cache_dir, **source.model_dump(mode="json"))
     with step("synthetic", run_name("synthetic", f"{source.n_transcripts} x {source.length}")) as tracker:
