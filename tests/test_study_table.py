@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rna_s2.pipeline.study_config import StudyVariant
-from rna_s2.reports.study_table import answer, interval, markdown, row_difference, summary
+from rna_s2.reports.study_table import METRICS, answer, interval, markdown, row_difference, summary
 
 
 def rows_of(auroc, seed: int = 0, variant: str = "a", part: str = "val") -> pd.DataFrame:
