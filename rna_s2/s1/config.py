@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from rna_s2.fitting.devices import PRECISION_HELP, Precision
+from rna_s2.fitting.schedules import SCHEDULE_HELP, ScheduleName
 from rna_s2.options.base import Options
 from rna_s2.options.command_line import called, shown
 from rna_s2.s1.selection import SelectionOptions
@@ -117,6 +118,7 @@ class TrainingConfig(Options):
     short_len: int = Field(64, ge=2, description="longest of the short sequences, in bases")
     muon_lr: float = Field(0.02, gt=0, description="largest learning rate of Muon, for the blocks' convolutions")
     lr: float = Field(2e-3, gt=0, description="largest learning rate of AdamW, for the other weights")
+    lr_schedule: ScheduleName = Field("cosine_by_progress", description=SCHEDULE_HELP)
     warmup_share: float = Field(0.02, ge=0, lt=1, description="share of the training in which the rates rise")
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay rates")
     muon_weight_decay: float = Field(0.01, ge=0, description="Muon's weight decay")

@@ -30,9 +30,6 @@ from rna_s2.s1.merging import merge
 from rna_s2.s1.metrics import CellCounts, cell_metrics, count_correct, count_on
 from rna_s2.s1.network import ProposalNetwork
 
-LR_SCHEDULE = "cosine_by_progress"
-"""See :data:`rna_s2.fitting.schedules.SCHEDULES`."""
-
 VALIDATION_BATCHES = 4
 """Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
 
@@ -126,7 +123,7 @@ class S1Module(TrackedModule):
             convolutions, others, muon_lr=training.muon_lr, lr=training.lr, betas=training.betas,
             weight_decay=training.weight_decay, muon_weight_decay=training.muon_weight_decay,
         )
-        return self.scheduled(optimizer, LR_SCHEDULE, training.warmup_share)
+        return self.scheduled(optimizer, training.lr_schedule, training.warmup_share)
 
 
 def box_metrics(counts: Sequence[BoxCounts]) -> dict[str, float]:
