@@ -84,7 +84,7 @@ def test_the_answer_says_what_the_figures_say():
     assert all(f"{table.loc[name, 'test']:.3f}" in said for name in ("scaled", "size_share", "trees"))
     assert "80 % of the way" in said
     assert "The sequence helps: +0.03" in said and "attention to the other boxes helps: +0.03" in said
-    assert "place neither helps nor harms as far as these rows tell" in said
+    assert "place neither helps nor harms as far as these rows show" in said
     worse = answer(study(scaled=0.8, lstm_scaled=0.78))
     assert "The sequence does harm: -0.02" in worse and "attention" not in worse
 
