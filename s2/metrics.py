@@ -92,15 +92,15 @@ def ranking_metrics(
         (over all boxes at once), ``average_precision`` (mean over the same rows), ``average_precision_pooled``, and the
         same per box type as ``stem/auroc`` and so on. NaN where no row has both classes.
     """
-    metrics = _figures(row, scores, labels, rows)
+    metrics = _metrics(row, scores, labels, rows)
     for code, name in enumerate(BOX_TYPES):
         of_type = np.asarray(box_type) == code
-        inner = _figures(np.asarray(row)[of_type], np.asarray(scores)[of_type], np.asarray(labels)[of_type], rows)
+        inner = _metrics(np.asarray(row)[of_type], np.asarray(scores)[of_type], np.asarray(labels)[of_type], rows)
         metrics |= {f"{name}/{key}": value for key, value in inner.items()}
     return metrics
 
 
-def _figures(row: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: int) -> dict[str, float]:
+def _metrics(row: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: int) -> dict[str, float]:
     per_row = group_auroc(row, scores, labels, rows)
     everything = np.zeros(len(row), dtype=np.int64)
     return {

@@ -45,7 +45,7 @@ def test_two_models_are_compared_on_the_rows_of_both():
     slightly = rows_of(first["auroc"].to_numpy() + 0.01)
     assert compare_rows(slightly, first, "a", "b", "it").sentence.endswith("it helps a little.")
     noise = rows_of(first["auroc"].to_numpy() + np.where(np.arange(50) % 2, 0.05, -0.05))
-    assert "these rows do not tell whether it helps" in compare_rows(noise, first, "a", "b", "it").sentence
+    assert "these rows do not show whether it helps" in compare_rows(noise, first, "a", "b", "it").sentence
     with pytest.raises(CheckFailed, match="share no validation row"):
         compare_rows(first, second.assign(source_row=second["source_row"] + 100), "a", "b", "it")
 

@@ -80,7 +80,7 @@ def test_equal_infinite_scores_are_ties():
     assert group_average_precision(row, score, label, 1) == 0.5
 
 
-@pytest.mark.parametrize("figure", [group_auroc, group_average_precision])
-def test_a_score_that_is_nan_is_an_error(figure):
+@pytest.mark.parametrize("metric", [group_auroc, group_average_precision])
+def test_a_score_that_is_nan_is_an_error(metric):
     with pytest.raises(ValueError, match="NaN"):
-        figure(np.zeros(2, dtype=int), np.array([0.1, np.nan]), np.array([0, 1]), 1)
+        metric(np.zeros(2, dtype=int), np.array([0.1, np.nan]), np.array([0, 1]), 1)

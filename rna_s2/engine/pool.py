@@ -1,7 +1,7 @@
 """Jobs on several processes, each with its share of the cores.
 
-A process that works on a job is interrupted (Ctrl-C) and terminated in order, like a command: the job can clean up and end its
-run. A process without a job takes no notice of Ctrl-C, so that it does not take the others down with it.
+Ctrl-C and SIGTERM end a running job in order, like a command: the job can clean up and record how its run ended. A process
+without a job ignores Ctrl-C, so that the others are not lost with it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Answer = TypeVar("Answer")
 def run_each(
     work: Callable[..., Answer], jobs: Mapping[str, tuple[Any, ...]], workers: int, threads: int, advice: str
 ) -> Iterator[tuple[int, Answer]]:
-    """``work(*job)`` of every job, each in one of so many fresh processes.
+    """Calls ``work(*job)`` for every job, in ``workers`` new processes.
 
     Args:
-        work: a function of a module; what it raises is raised here, after the jobs that had begun.
-        jobs: its arguments, by a name that stands before each message of the job.
-        workers: processes.
-        threads: of each process, for PyTorch.
+        work: a function at the top of a module. What it raises is raised here, once the other running jobs have ended.
+        jobs: the arguments of each job, by its name, which stands before each of its messages.
+        workers: number of processes.
+        threads: PyTorch's threads in each process.
         advice: what to do when a process is killed, as the end of a sentence.
 
     Yields:
-        index of a job and its answer, as they come.
+        the index of a job and its answer, in the order in which jobs end.
 
     Raises:
         UserError: a process was killed.
@@ -73,7 +73,7 @@ def run_each(
 
 
 def _answer(future: Future[Answer], name: str, others: Collection[Future[Answer]]) -> Answer:
-    """The answer of a job that has ended; its fault is raised when the others have ended too."""
+    """The answer of a job that has ended. An error of the job is raised once the others have ended too."""
     try:
         return future.result()
     except BrokenProcessPool:
@@ -86,7 +86,7 @@ def _answer(future: Future[Answer], name: str, others: Collection[Future[Answer]
 
 
 def _stop_children(number: signal.Signals) -> None:
-    """Pass a signal on, which came to this process alone; a child that had it too takes no second one."""
+    """Passes a signal on to the children. One that has received it already ignores the second."""
     for child in multiprocessing.active_children():
         if child.pid is not None:
             with suppress(ProcessLookupError):
@@ -95,7 +95,7 @@ def _stop_children(number: signal.Signals) -> None:
 
 @contextmanager
 def _inherited(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the processes that are started in the block."""
+    """Sets an environment variable for the processes that are started in the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -108,7 +108,7 @@ def _inherited(name: str, value: str) -> Iterator[None]:
 
 
 _stopped: Event | None = None
-"""Set when no job may begin any more: a process that was starting when the others were stopped has not noticed."""
+"""Set when no job may begin any more, for a process that was still starting when the others were stopped."""
 
 
 def _start(threads: int, stopped: Event) -> None:
@@ -130,15 +130,17 @@ def _named(name: str, work: Callable[..., Answer], job: tuple[Any, ...]) -> Answ
                 raise KeyboardInterrupt
             return work(*job)
     except (KeyboardInterrupt, SystemExit):
-        # Not back to the pool: a process without a job may have died of the same signal with the queue's lock in its hands.
+        # Not back to the pool: a process without a job may have died of the same signal while it held the queue's lock.
         sys.stderr.flush()
         os._exit(1)
 
 
 @contextmanager
 def _stopped_in_order() -> Iterator[None]:
-    """Ctrl-C raises :class:`KeyboardInterrupt` and SIGTERM :class:`SystemExit` in the block, whichever comes first; what comes
-    after it does nothing there, so that it cannot break into the cleaning up (Lightning puts the handlers back before that)."""
+    """The first signal raises in the block: :class:`KeyboardInterrupt` for Ctrl-C, :class:`SystemExit` for SIGTERM.
+
+    Later signals do nothing there, so that they cannot interrupt the clean-up. (Lightning restores the handlers before that.)
+    """
     came = False
 
     def leave(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Processes: how many to work on, how they end, and how they keep their memory."""
+"""Processes: how many there are, how they end, and how they keep their memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def default_workers() -> int:
 
 
 def end_with_parent() -> None:
-    """Let this process end at once when the one that started it is gone, however that came. Else it would work on for nobody
-    and then wait for ever.
+    """Ends this process as soon as its parent has ended, for whatever reason. Otherwise it would wait for ever.
 
     Raises:
         ValueError: this process was not started by :mod:`multiprocessing`.
@@ -39,7 +38,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing in the block. Outside of the main thread, which alone has a say in it, nothing changes."""
+    """Ctrl-C does nothing in the block. Only the main thread can change that; in another one the block has no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -28,7 +28,7 @@ MAX_SCALAR_SIZE = 1 << 14
 
 
 class CellOutputs(NamedTuple):
-    """What the network says of the cells above the diagonal in a patch of some maps.
+    """The network's outputs at the cells above the diagonal in a patch of some maps.
 
     Attributes:
         row, i, j: ``(n,)`` int64: sequence of the batch, and the cell.
@@ -79,7 +79,7 @@ class Proposals(NamedTuple):
 
 
 def best_class(logits: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The likeliest class and its probability, both ``(n,)``, of ``(n, classes)`` logits.
+    """The most probable class and its probability, both ``(n,)``, of ``(n, classes)`` logits.
 
     Classes where ``allowed`` (``(n, classes)`` bool) is false are taken out before the softmax; "beyond", the last,
     never is.
@@ -160,7 +160,7 @@ def cell_proposals(cells: CellOutputs, box_type: int, options: SelectionOptions)
 
 
 def all_proposals(cells: CellOutputs, options: SelectionOptions) -> Proposals:
-    """The boxes of all types that cells propose: :func:`cell_proposals` of each type, one after the other."""
+    """The boxes that cells propose: :func:`cell_proposals` of each type, one after the other."""
     return Proposals.concatenate([cell_proposals(cells, t, options) for t in (STEM, ILOOP, HLOOP)])
 
 

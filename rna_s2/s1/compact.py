@@ -1,6 +1,6 @@
-"""A stage 1 network with fewer hidden channels that says the same: found from what it computes on sequences, without training.
+"""A stage 1 network with fewer hidden channels and nearly the same outputs, found without training.
 
-Many hidden channels of a trained block are never on, or repeat what others say. Block by block, channels are taken out one
+Many hidden channels of a trained block are never on, or repeat what others hold. Block by block, channels are taken out one
 after the other, each time the one without which the others, with new weights, add nearly the same to the residual stream: of
 a linear least-squares problem that is the channel ``k`` of the smallest ``|w_k|^2 / (C^-1)_kk`` (Hassibi and Stork 1993,
 *Second order derivatives for network pruning: Optimal Brain Surgeon*), where ``C`` holds the second moments of the channels
@@ -82,7 +82,7 @@ def compacted(network: ProposalNetwork, codes: np.ndarray, tolerance: float) -> 
 
     Args:
         network: a trained one; it stays as it is.
-        codes: ``(rows, length)`` base codes of the sequences on which it is to say the same. Their maps are held in memory
+        codes: ``(rows, length)`` base codes of the sequences on which it is to give the same. Their maps are held in memory
             twice, ``channels`` numbers per cell.
         tolerance: what may be lost in a block, as a share of the residual stream's variance behind it.
     """

@@ -23,10 +23,16 @@ class ProposedBoxes(NamedTuple):
 
 
 def merge(proposals: Proposals, rows: int, options: SelectionOptions) -> ProposedBoxes:
-    """Identical boxes made one, and the selection among them.
+    """Makes equal proposals one box, and keeps the boxes that the selection lets stay.
 
-    A box's probabilities keep the order of its proposals, which means nothing (it depends on the patches). Boxes of a
-    row are ordered by type, corner and size.
+    Args:
+        proposals: of one batch or band.
+        rows: sequences of the batch.
+        options: the selection.
+
+    Returns:
+        The boxes of each sequence in the order of type, corner and size. The probabilities of a box are in no particular
+        order: it depends on the patches.
     """
     columns = (proposals.row, proposals.type, proposals.bb_x, proposals.bb_y, proposals.siz_x, proposals.siz_y)
     order, starts = group(columns)
@@ -63,7 +69,7 @@ def area(boxes: Boxes) -> np.ndarray:
 
 
 def group(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Equal rows of int columns together: a stable order of the rows, and where in it each group starts."""
+    """Sorts entries by their ``(n,)`` int columns: ``(n,)`` a stable order, and where in it each group of equal ones starts."""
     if not len(columns[0]):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     low = [int(column.min()) for column in columns]
@@ -84,7 +90,7 @@ def group(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def possible_boxes(
     proposed: ProposedBoxes, codes: Sequence[np.ndarray], selection: SelectionOptions
 ) -> ProposedBoxes:
-    """Without the impossible stems, where the selection says so."""
+    """The boxes without impossible stems, where the selection drops these."""
     if not selection.drop_impossible_stems:
         return proposed
     offsets = np.concatenate([[0], np.cumsum([len(c) for c in codes], dtype=np.int64)])
@@ -95,7 +101,7 @@ def possible_boxes(
 
 
 def in_row_order(parts: Sequence[tuple[np.ndarray, ProposedBoxes]], rows: int) -> ProposedBoxes:
-    """Parts that hold boxes of some rows each, as one, in the order of rows, types, corners and sizes."""
+    """Joins parts, each with the sequences that its rows are; in the order of sequences, types, corners and sizes."""
     row = np.concatenate([np.zeros(0, np.int64), *(index[part.boxes.row] for index, part in parts)])
     columns = [
         np.concatenate([np.zeros(0, np.int64), *(getattr(part.boxes, name) for _, part in parts)]).astype(np.int64)

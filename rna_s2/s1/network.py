@@ -1,7 +1,7 @@
 """The stage 1 network: from the L x L map of base pairs to what each cell knows about the box that covers it.
 
 Fully convolutional, without normalisation across the map, so that a cell's outputs depend on the cells within
-:func:`receptive_field` of it alone: the map of a long sequence can be computed in patches.
+:func:`receptive_field` of it only: the map of a long sequence can be computed in patches.
 
 Only cells (i, j) with i < j of the sequence mean anything. All others are *outside*: every convolution sees zeros
 there, as if the map ended. This costs nothing: outside cells start with :data:`OUTSIDE` in the residual stream, what
@@ -34,7 +34,7 @@ BAND = 12
 more make larger convolutions."""
 
 ON_PRIOR = 0.01
-"""Share of the cells that are on, about: what the untrained network says of each cell (the bias of Lin et al. 2017,
+"""Share of the cells that are on, about: what the untrained network predicts for each cell (the bias of Lin et al. 2017,
 *Focal loss for dense object detection*), so that the many cells that are off do not drown the first steps."""
 
 N_BASES = 4
@@ -197,7 +197,7 @@ class ProposalNetwork(nn.Module):
         return stream.permute(0, 2, 3, 1)
 
     def _stream_in_windows(self, pairs: Tensor, inside: Tensor) -> Tensor:
-        """The stream, ``(batch, channels, rows, columns)``, computed in windows around the inside cells alone.
+        """The stream, ``(batch, channels, rows, columns)``, computed only in windows around the inside cells.
 
         Both maps that take turns in holding it have a frame of outside cells, in place of the padding of convolutions.
         """

@@ -33,7 +33,7 @@ def with_proposals(
     ``seconds`` and ``progress`` as in :func:`rna_s2.s1.proposals.propose_boxes`.
 
     Raises:
-        UserError: a sequence has a character outside the alphabet; says which row.
+        UserError: a sequence has a character outside the alphabet; the message names the row.
     """
     codes = []
     for row, seq in enumerate(table.frame["seq"]):
@@ -67,7 +67,7 @@ def propose_frame(
     """The columns ``bb_stem``, ``bb_iloop``, ``bb_hloop`` for the sequences in the column ``seq``, as lists of dicts.
 
     Raises:
-        UserError: a sequence is no text, or has a character outside the alphabet; says which row.
+        UserError: a sequence is no text, or has a character outside the alphabet; the message names the row.
     """
     seqs = frame["seq"].tolist()
     for row, seq in enumerate(seqs):

@@ -50,7 +50,7 @@ def propose_selections(
     seconds: dict[str, float] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[ProposedBoxes]:
-    """As :func:`propose_boxes`, for several selections at the cost of one pass of the network."""
+    """As :func:`propose_boxes`, for several selections. The network runs once."""
     inference = inference or InferenceOptions()
     device = chosen_device(inference.device)
     network.to(device)
@@ -81,10 +81,10 @@ def propose_batch(
     inference: InferenceOptions,
     seconds: dict[str, float],
 ) -> list[ProposedBoxes]:
-    """The boxes of a batch of sequences for each selection; maps are computed in bands of rows, bands in patches.
+    """The boxes of a batch of sequences for each selection. Maps are computed in bands of map rows, bands in patches.
 
-    A box is merged as soon as no later band can propose it: a cell's box starts at most :data:`MAX_LOCATION` rows
-    above the cell, so what waits for the next band is little, and memory does not grow with the map.
+    A box is merged as soon as no later band can propose it: a box starts at most :data:`MAX_LOCATION` map rows above the
+    cell that proposes it. So few proposals wait for the next band, and memory does not grow with the map.
     """
     rows = len(codes)
     waiting = [Proposals.concatenate([]) for _ in selections]
@@ -119,8 +119,8 @@ def least_on_logit(selections: Sequence[SelectionOptions]) -> float | None:
     It lies a little below that of the lowest threshold, so that rounding decides nothing here:
     :func:`cell_proposals` compares with the threshold itself.
     """
-    known = [s.least_on for s in selections if s.least_on is not None]
-    if len(known) < len(selections):
+    thresholds = [s.least_on for s in selections if s.least_on is not None]
+    if len(thresholds) < len(selections):
         return None
-    lowest = min(known)
+    lowest = min(thresholds)
     return math.log(lowest / (1 - lowest)) - ROUNDING if lowest > 0 else None

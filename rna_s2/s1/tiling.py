@@ -17,7 +17,7 @@ from rna_s2.s1.selection import InferenceOptions
 def map_bands(
     network: ProposalNetwork, codes: Sequence[np.ndarray], inference: InferenceOptions, least_on: float | None
 ) -> Iterator[tuple[int, Iterator[CellOutputs]]]:
-    """The bands of a batch of maps from the top: the row after a band, and its patches from the diagonal to the right.
+    """The bands of a batch of maps from the top: the map row after a band, and its patches from the diagonal to the right.
 
     Maps up to ``inference.patch`` are one band of one patch. A patch is computed with a margin of the receptive field.
     """
@@ -46,9 +46,9 @@ def patch_outputs(
     precision: str,
     least_on: float | None,
 ) -> CellOutputs:
-    """The outputs at the cells of a batch of maps with rows and columns in the given ranges (the end left out).
+    """The outputs at the cells of a batch of maps with map rows and columns in the given ranges (the end left out).
 
-    Only at those where some type's logit of p_on exceeds ``least_on``, unless that is None.
+    Only at cells where some type's logit of p_on exceeds ``least_on``, unless that is None.
     """
     margin = receptive_field(network.config)
     index = torch.arange(codes.shape[1], device=codes.device)
