@@ -54,22 +54,27 @@ if [ -z "${{MLFLOW_EXPERIMENT_NAME:-}}${{MLFLOW_EXPERIMENT_ID:-}}" ]; then
     export MLFLOW_EXPERIMENT_NAME={EXPERIMENT}
 fi
 """
-EXPERIMENT_UNSET = """    if [ -n "${RNA_S2_EXPERIMENT_SET:-}" ] ; then
-        unset MLFLOW_EXPERIMENT_NAME RNA_S2_EXPERIMENT_SET
+EXPERIMENT_UNSET = f"""    if [ -n "${{RNA_S2_EXPERIMENT_SET:-}}" ] ; then
+        [ "${{MLFLOW_EXPERIMENT_NAME:-}}" != {EXPERIMENT} ] || unset MLFLOW_EXPERIMENT_NAME
+        unset RNA_S2_EXPERIMENT_SET
     fi
 """
 DEACTIVATE = "deactivate () {\n"
 
-# What `mlflow run` takes for the environment of a project has a name that only private functions of MLflow give: nothing
-# public names it, and no setting takes another environment for the command as it is typed. This is the one place that uses
-# them; tests/test_bootstrap.py runs a project to see that MLflow looks there.
-ENVIRONMENT_FOLDER_CODE = """
+MLFLOW_HAS_CHANGED = 3  # exit status of ENVIRONMENT_FOLDER_CODE
+ENVIRONMENT_FOLDER_CODE = f"""
+import sys
 from pathlib import Path
-from mlflow.utils.environment import _PythonEnv
-from mlflow.utils.virtualenv import _get_mlflow_virtualenv_root, _get_virtualenv_name
-root = Path.cwd()
-name = _get_virtualenv_name(_PythonEnv.from_yaml(root / "python_env.yaml"), root)
-print(Path(_get_mlflow_virtualenv_root()).expanduser().absolute() / name)
+import mlflow
+try:
+    from mlflow.utils.environment import _PythonEnv
+    from mlflow.utils.virtualenv import _get_mlflow_virtualenv_root, _get_virtualenv_name
+    root = Path.cwd()
+    name = _get_virtualenv_name(_PythonEnv.from_yaml(root / "python_env.yaml"), root)
+    print(Path(_get_mlflow_virtualenv_root()).expanduser().absolute() / name)
+except (ImportError, AttributeError, TypeError) as error:
+    print(f"MLflow {{mlflow.__version__}}: {{error}}", file=sys.stderr)
+    sys.exit({MLFLOW_HAS_CHANGED})
 """
 
 
@@ -190,6 +195,27 @@ def install(requirements):
         )
 
 
+def environment_folder():
+    """The folder that ``mlflow run`` takes for this project's environment.
+
+    Its name is a hash that only private functions of MLflow give, and this is the one place that uses them. The public ways,
+    tried with MLflow 3.17, do not run the command as it is typed: an option (``--env-manager local``) has no environment
+    variable or entry in MLproject; ``conda_env`` needs conda; ``docker_env`` needs Docker; a project without an environment
+    file still gets a folder of that name, and fails where pyenv is missing. tests/test_bootstrap.py runs a project to see
+    that MLflow looks into this folder.
+    """
+    done = subprocess.run([str(PYTHON), "-c", ENVIRONMENT_FOLDER_CODE], cwd=ROOT, capture_output=True, text=True, check=False)
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if done.returncode == MLFLOW_HAS_CHANGED:
+        raise SetUpError(
+            f"MLflow no longer says where `mlflow run` looks for environments ({last}): environment_folder() in bootstrap.py "
+            "must follow it; until then, activate the environment and type: mlflow run . --env-manager local"
+        )
+    if done.returncode != 0:
+        raise SetUpError(f"the environment in {shown(VENV)} does not work ({last}); remove it and run this again")
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
 def make_ready_for_mlflow_run():
     """Puts the folder in place that ``mlflow run`` takes for this project's environment.
 
@@ -197,11 +223,7 @@ def make_ready_for_mlflow_run():
     where it exists. All that MLflow ever does with it is to source its ``bin/activate`` in the project's folder, so that
     file alone is enough: it activates the environment of the clone that it is sourced in.
     """
-    done = subprocess.run([str(PYTHON), "-c", ENVIRONMENT_FOLDER_CODE], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SetUpError(f"the environment in {shown(VENV)} does not work ({last}); remove it and run this again")
-    folder = Path(done.stdout.strip().splitlines()[-1])
+    folder = environment_folder()
     activate = folder / "bin" / "activate"
     text = ACTIVATE.format(mark=MARK, fallback=shlex.quote(str(VENV)))
     try:
@@ -234,7 +256,7 @@ def run_in_environment(command):
 
 
 def say_what_next():
-    """Tells how to go on."""
+    """Says how to go on."""
     print(
         f"""
 Ready. To go on, activate the environment in this shell and type, for example:

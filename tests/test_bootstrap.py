@@ -45,6 +45,9 @@ def test_what_an_interrupted_set_up_left_is_replaced(tmp_path, monkeypatch, mark
     assert {path.name for path in (tmp_path / "venv").iterdir()} == {bootstrap.OWN, "made"}
 
 
+SHOW = 'echo "[$MLFLOW_EXPERIMENT_NAME]"'
+
+
 @pytest.fixture
 def activation(tmp_path, monkeypatch) -> Path:
     """The activation of an environment, as bootstrap leaves it."""
@@ -60,10 +63,21 @@ def activation(tmp_path, monkeypatch) -> Path:
     [("", "rna-s2", ""), ("export MLFLOW_EXPERIMENT_NAME=mine", "mine", "mine"), ("export MLFLOW_EXPERIMENT_ID=7", "", "")],
 )
 def test_the_activation_names_the_experiment_unless_the_user_has(activation, before, within, after):
-    shell = f"{before}\n. '{activation}'\necho \"[$MLFLOW_EXPERIMENT_NAME]\"\ndeactivate\necho \"[$MLFLOW_EXPERIMENT_NAME]\"\n"
+    assert shown_names(f"{before}\n. '{activation}'\n{SHOW}\ndeactivate\n{SHOW}\n") == [f"[{within}]", f"[{after}]"]
+
+
+def test_deactivate_keeps_a_name_that_the_user_has_set_since(activation):
+    activate = f". '{activation}'"
+    shell = [activate, "export MLFLOW_EXPERIMENT_NAME=mine", "deactivate", SHOW, activate, SHOW, "deactivate", SHOW]
+    assert shown_names("\n".join(shell)) == ["[mine]"] * 3
+
+
+def shown_names(shell: str) -> list[str]:
+    """What a shell shows that begins without the variables of experiments."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_EXPERIMENT")}
     done = subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [f"[{within}]", f"[{after}]"] and not done.stderr
+    assert not done.stderr
+    return done.stdout.split()
 
 
 def test_mlflow_run_takes_the_environment_that_is_made_ready(tmp_path, monkeypatch):
@@ -84,11 +98,14 @@ def test_mlflow_run_takes_the_environment_that_is_made_ready(tmp_path, monkeypat
     monkeypatch.setattr(bootstrap, "VENV", project / ".venv")
     monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
     bootstrap.make_ready_for_mlflow_run()
+    for other in ("conda", "pyenv"):  # MLflow must ask neither: the command works with them and without
+        (made / other).write_text("#!/bin/sh\nexit 1\n")
+        (made / other).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RNA_S2_VENV"))}
     environment |= {
         "MLFLOW_ENV_ROOT": str(environments), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": bootstrap.EXPERIMENT, "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PATH": os.pathsep.join([str(python), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(made), str(python), os.environ["PATH"]]),
     }
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "run", "."], cwd=project, env=environment, capture_output=True, text=True, check=False,
@@ -96,10 +113,28 @@ def test_mlflow_run_takes_the_environment_that_is_made_ready(tmp_path, monkeypat
     )
     assert done.returncode == 0 and (project / "activated.txt").read_text() == "made-ready\n", (
         "mlflow run does not take the environment that bootstrap.py makes ready: MLflow has changed where it looks for the "
-        f"environments of projects, see ENVIRONMENT_FOLDER_CODE in bootstrap.py\n{done.stderr[-2000:]}"
+        f"environments of projects, see environment_folder() in bootstrap.py\n{done.stderr[-2000:]}"
     )
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     (run,) = client.search_runs([client.get_experiment_by_name(bootstrap.EXPERIMENT).experiment_id])
     assert run.info.status == "FINISHED", "the experiment that the activation names is where mlflow run puts its run"
+
+
+@pytest.mark.parametrize(
+    ("mlflow", "said"),
+    [
+        ("__version__ = '9.9'", "MLflow no longer says where .* environment_folder.* --env-manager local"),
+        ("import not_there_at_all", "does not work .* remove it"),
+    ],
+)
+def test_a_changed_mlflow_and_a_broken_environment_are_said_apart(tmp_path, monkeypatch, mlflow, said):
+    (tmp_path / "mlflow" / "utils").mkdir(parents=True)
+    (tmp_path / "mlflow" / "__init__.py").write_text(mlflow)
+    for name in ("__init__", "environment", "virtualenv"):
+        (tmp_path / "mlflow" / "utils" / f"{name}.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
+    with pytest.raises(bootstrap.SetUpError, match=said):
+        bootstrap.environment_folder()
