@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import json
 import os
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.tracking import MlflowClient
 
+import rna_s2
 from rna_s2.commands import resend as resend_command
 from rna_s2.options.errors import TERMINATED, UserError, run_command
 from rna_s2.tracking import client as client_module
@@ -31,7 +33,7 @@ def runs_of(experiment: str) -> list:
     return [] if found is None else client.search_runs([found.experiment_id])
 
 
-def test_a_run_holds_what_was_told(tracking_uri, tmp_path):
+def test_a_run_holds_what_was_logged(tracking_uri, tmp_path):
     import matplotlib.pyplot as plt
 
     table = tmp_path / "folder" / "table.txt"
@@ -88,7 +90,7 @@ def test_a_run_holds_what_was_told(tracking_uri, tmp_path):
     assert "\nmlflow==" in environment and environment.startswith("# Python 3.")
 
 
-def test_the_environment_tells_what_pytorch_computes_with():
+def test_the_environment_says_what_pytorch_computes_with():
     import torch
 
     line = environment_text.__wrapped__().splitlines()[2]
@@ -122,7 +124,7 @@ def test_children_stand_below_their_parent_and_in_its_experiment(tracking_uri):
     assert len(runs_of("other")) == 2
 
 
-def test_a_run_can_be_gone_on_with(tracking_uri):
+def test_a_run_can_be_resumed(tracking_uri):
     with start_run("train", "first") as first:
         first.params({"epoch": 2, "seed": 0})
     with start_run("train", "first", run_id=first.run_id) as again:
@@ -191,6 +193,24 @@ def test_in_another_experiment_a_pointer_stays(tracking_uri, monkeypatch):
     assert resolve_run_id(one.run_id) == one.run_id
 
 
+@pytest.mark.parametrize("experiment", ["", "other"])
+@pytest.mark.parametrize(
+    ("name", "is_of_mlflow_run"), [("my own", True), ("bold-snake-391", False), ("my own", False), ("bold-snake-391", True)]
+)
+def test_a_name_that_the_user_gave_is_kept(tracking_uri, monkeypatch, name, is_of_mlflow_run, experiment):
+    outer = outer_run(monkeypatch, MlflowClient().create_experiment("mine"), name)
+    if not is_of_mlflow_run:
+        MlflowClient().delete_tag(outer, "mlflow.project.entryPoint")
+    with start_run("train", "train baseline", experiment=experiment) as tracker:
+        pass
+    made_up = is_of_mlflow_run and name == "bold-snake-391"
+    assert MlflowClient().get_run(tracker.run_id).info.run_name == ("train baseline" if made_up else name)
+    if experiment:
+        pointer = f"see run {tracker.run_id[:8]} of experiment {tracker.experiment_id}"
+        assert MlflowClient().get_run(outer).info.run_name == (pointer if is_of_mlflow_run else name)
+    assert resolve_run_id(outer) == tracker.run_id
+
+
 def test_names_of_runs():
     assert run_name("prune", Path("a/table.parquet")) == "prune table.parquet"
     assert run_name("train", "lstm_attn", "hid20x4", seed=0) == "train lstm_attn hid20x4 seed0"
@@ -199,7 +219,29 @@ def test_names_of_runs():
     assert run_name("study_child", "trees", seed=1) == "score trees seed1"
 
 
-def test_only_a_run_of_the_same_stage_is_gone_on_with(tracking_uri):
+def name_arguments() -> list[tuple[str, ast.expr]]:
+    """Where each run and step of the package starts, and the expression of its name."""
+    package = Path(rna_s2.__file__).parent
+    found = []
+    for folder, _, names in os.walk(package, followlinks=True):  # s2 and pruning are links
+        for path in (Path(folder) / name for name in names if name.endswith(".py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1):
+                    continue
+                if node.func.id in ("start_run", "step"):
+                    found.append((f"{path.relative_to(package)}:{node.lineno}", node.args[1]))
+    return found
+
+
+def test_every_name_of_a_run_comes_from_one_function():
+    found = name_arguments()
+    assert len(found) > 15
+    for where, name in found:
+        made = isinstance(name, ast.Call) and isinstance(name.func, ast.Name) and name.func.id == "run_name"
+        assert made or isinstance(name, ast.Name), f"{where}: give the run a name of rna_s2.tracking.names.run_name"
+
+
+def test_only_a_run_of_the_same_stage_is_resumed(tracking_uri):
     with start_run("predict", "first") as first:
         pass
     with pytest.raises(UserError, match=f"run {first.run_id} is a run of predict, not of train"), \
@@ -212,26 +254,26 @@ def test_only_a_run_of_the_same_stage_is_gone_on_with(tracking_uri):
 @pytest.mark.parametrize(
     ("error", "status"), [(UserError("changed"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "FAILED")]
 )
-@pytest.mark.parametrize("figures", [False, True])
-def test_a_run_keeps_its_status_where_going_on_fails_before_any_figure(tracking_uri, figures, error, status):
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_run_keeps_its_status_where_resuming_fails_before_any_metric(tracking_uri, logged, error, status):
     with start_run("train", "first") as first:
         pass
     with pytest.raises(type(error)), start_run("train", "x", run_id=first.run_id) as again:
-        if figures:
+        if logged:
             again.metrics({"loss": 1.0})
         raise error
     run = MlflowClient().get_run(first.run_id)
-    assert run.info.status == (status if figures else "FINISHED")
-    assert ("error" in run.data.tags) == (figures and isinstance(error, UserError))
+    assert run.info.status == (status if logged else "FINISHED")
+    assert ("error" in run.data.tags) == (logged and isinstance(error, UserError))
 
 
 def test_all_runs_are_found_however_many_there_are(tracking_uri):
-    told = []
+    started = []
     for name in "abcde":
         with start_run("prune" if name == "b" else "train", name) as tracker:
-            told.append(tracker.run_id)
+            started.append(tracker.run_id)
     found = client_module.newest_runs(tracker.client, tracker.experiment_id, "tags.stage = 'train'", page_size=2)
-    assert [run.info.run_id for run in found] == [told[4], told[3], told[2], told[0]]
+    assert [run.info.run_id for run in found] == [started[4], started[3], started[2], started[0]]
 
 
 def test_a_copy_within_another_repository_has_no_commit(tmp_path, monkeypatch):
@@ -245,7 +287,7 @@ def test_a_copy_within_another_repository_has_no_commit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tool/../../f1", "a//b", "x" * 300 + "/f1", "50 %/f1", "tool/$x_{$/f1", "./a"])
-def test_every_name_of_a_figure_is_taken(tracking_uri, name):
+def test_every_name_of_a_metric_is_taken(tracking_uri, name):
     with start_run("evaluate", "x") as tracker:
         tracker.metrics({name: 1.0})
     assert list(MlflowClient().get_run(tracker.run_id).data.metrics.values()) == [1.0]
@@ -371,7 +413,7 @@ def test_what_a_server_missed_is_sent_when_it_is_back(tracking_uri, outage, monk
     assert sum("cannot be reached" in r.getMessage() for r in caplog.records) == 1
 
 
-def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, caplog, monkeypatch):
+def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, caplog):
     with start_run("train", "x") as tracker:
         outage.down = True
         tracker.metrics({"loss": 2.0}, step=1)
@@ -382,7 +424,6 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
     assert f"python -m rna_s2.commands.resend {kept}" in caplog.text
     assert MlflowClient().get_run(tracker.run_id).info.status == "RUNNING"
 
-    monkeypatch.setattr(outbox, "perform", outbox.perform)
     with pytest.raises(UserError, match="cannot be reached"):
         resend_command.main([str(kept)])
     outage.down = False
@@ -396,8 +437,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_later(tracking_uri, outage, cap
     assert list(Path("outputs/unsent").iterdir()) == []
 
 
-def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeypatch):
-    monkeypatch.setattr(outbox, "perform", outbox.perform)
+def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage):
     with pytest.raises(ZeroDivisionError), start_run("train", "x") as tracker:
         run_id = tracker.run_id
         outage.down = True
@@ -427,8 +467,7 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage, monkeyp
     assert list(Path("outputs/unsent").iterdir()) == []
 
 
-def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, monkeypatch, caplog):
-    monkeypatch.setattr(outbox, "perform", outbox.perform)
+def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, caplog):
     with start_run("train", "x") as tracker:
         outage.down = True
         tracker.text("report", "report.txt")
@@ -473,7 +512,7 @@ def test_what_waited_and_is_then_refused_costs_nothing_else(tracking_uri, outage
     assert not list(Path("outputs/unsent").iterdir()), "nothing waits, so no copy is kept"
 
 
-def test_an_error_is_told_even_where_the_store_refuses_its_run(tracking_uri, caplog):
+def test_an_error_is_reported_even_where_the_store_refuses_its_run(tracking_uri, caplog):
     with pytest.raises(ZeroDivisionError), start_run("train", "x") as tracker:
         MlflowClient().delete_run(tracker.run_id)
         raise ZeroDivisionError
@@ -526,7 +565,7 @@ def test_two_processes_may_enter_a_dataset_at_the_same_moment(tracking_uri, monk
     assert entry.dataset.name == "d" and len(asked) == 2
 
 
-def test_a_server_that_never_answers_is_told_in_time(at_address, monkeypatch):
+def test_a_server_that_never_answers_is_reported_in_time(at_address, monkeypatch):
     """The settings for the first request are tight; those for later ones are looser; the user's own are kept."""
     seen = []
 

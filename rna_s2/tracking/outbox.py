@@ -24,7 +24,7 @@ from rna_s2.tracking.client import STORE_ERRORS, is_outage, open_client, store_e
 UNSENT_FOLDER = Path("outputs/unsent")
 """Where a run keeps what it could not send, relative to the current folder."""
 RESUMED_AT = "rna_s2.resumed_at"
-"""Tag of a run that was gone on with: when, in milliseconds since 1970."""
+"""Tag of a resumed run: when it was resumed last, in milliseconds since 1970."""
 
 logger = logging.getLogger(__name__)
 
@@ -228,5 +228,5 @@ def resend(path: Path) -> int:
 
 
 def _resumed_at(client: MlflowClient, run_id: str) -> int:
-    """When a run was gone on with last, in milliseconds since 1970; 0 for never."""
+    """When a run was resumed last, in milliseconds since 1970; 0 for never."""
     return int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0))

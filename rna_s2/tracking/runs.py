@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
+    MLFLOW_PROJECT_ENTRY_POINT,
     MLFLOW_RUN_NAME,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
@@ -55,7 +56,7 @@ class MlflowTracker:
 
     Attributes:
         has_metrics: whether metrics were logged through this tracker.
-        was_finished: whether the run had finished before it was gone on with.
+        was_finished: whether the run had finished before it was resumed.
     """
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
@@ -98,7 +99,7 @@ class MlflowTracker:
         finite = {_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
         if finite:
             self.has_metrics = True
-            self._outbox.send({"action": "metrics", "values": finite, "step": int(step), "timestamp": now()})
+            self._outbox.send({"action": "metrics", "values": finite, "step": int(step), "timestamp": _now()})
 
     def dataset(self, name: str, digest: str, source: str, context: str, profile: Mapping[str, Any]) -> None:
         """An input of the run: where it lies, what it is for (``train``, ``prune``, ...), and its counts.
@@ -144,7 +145,7 @@ class MlflowTracker:
 
     def end(self, status: str) -> None:
         """Marks the run as ended (``FINISHED``, ``FAILED``, ``KILLED``), and keeps in a file what could not be sent."""
-        self._outbox.send({"action": "end", "status": status, "timestamp": now()}, at_once=True)
+        self._outbox.send({"action": "end", "status": status, "timestamp": _now()}, at_once=True)
         self._outbox.keep_unsent()
 
 
@@ -166,7 +167,7 @@ def start_run(
     ``mlflow run`` makes a run of its own before it starts the command. That run becomes this one, and takes its name unless
     ``--run-name`` gave one. Where this run must stand in another experiment, a run is made there: a run cannot move. The
     first one stays as a pointer: its name says so, and a tag names its successor (:func:`resolve_run_id` follows it). No
-    experiment is renamed, and nothing is deleted.
+    experiment is renamed, no run that the user made is, and nothing is deleted.
 
     Args:
         stage: what is done: ``prune``, ``featurize``, ``train``, ...; kept as the tag ``stage``.
@@ -174,11 +175,11 @@ def start_run(
         experiment: name of the experiment, made where it is not there yet; empty: see above.
         tags: further tags. Git commit and whether files were changed since then are added.
         parent_run_id: makes this run a child.
-        run_id: an existing run of the same stage to go on with. Where that fails or is stopped before any metric is logged, a
+        run_id: an existing run of the same stage to resume. Where that fails or is stopped before any metric is logged, a
             run that had finished stays so.
 
     Raises:
-        UserError: the tracking store cannot be reached, or refuses the run; or the run to go on with is of another stage.
+        UserError: the tracking store cannot be reached, or refuses the run; or the run to resume is of another stage.
     """
     client = open_client()
     tags = {"stage": stage, **git_tags(), **tags}
@@ -217,7 +218,7 @@ def _is_finished(client: MlflowClient, run_id: str, stage: str) -> bool:
     run = client.get_run(run_id)
     found = run.data.tags.get("stage", stage)
     if found != stage:
-        raise UserError(f"run {run_id} is a run of {found}, not of {stage}; give the id of one that can be gone on with")
+        raise UserError(f"run {run_id} is a run of {found}, not of {stage}; give the id of one that can be resumed")
     return run.info.status == RunStatus.to_string(RunStatus.FINISHED)
 
 
@@ -258,7 +259,7 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
     if run_id is not None:
         run = client.get_run(run_id)
         client.update_run(run_id, status="RUNNING")
-        client.set_tag(run_id, RESUMED_AT, str(now()))
+        client.set_tag(run_id, RESUMED_AT, str(_now()))
         outer = _outer_run(client)
         if outer is not None and outer.info.run_id != run_id:
             _leave_pointer(client, outer, run)
@@ -271,7 +272,7 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
     experiment_id = _experiment_id(client, experiment, outer)
     tags = {MLFLOW_SOURCE_NAME: PROJECT_ROOT.name, MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: user_name()}
     if outer is not None:
-        if outer.info.run_name and not _GENERATED_NAME.fullmatch(outer.info.run_name):
+        if outer.info.run_name and not (_is_of_mlflow_run(outer) and _GENERATED_NAME.fullmatch(outer.info.run_name)):
             name = outer.info.run_name
         if outer.info.experiment_id == experiment_id:
             client.update_run(outer.info.run_id, name=name)
@@ -287,9 +288,15 @@ def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: s
 
 
 def _leave_pointer(client: MlflowClient, outer: Run, run: Run) -> None:
-    """Marks the run of ``mlflow run`` as a pointer to its successor."""
+    """Marks the run of this process as a pointer to its successor; one that the user made keeps its name."""
     client.set_tag(outer.info.run_id, CONTINUED_AS, run.info.run_id)
-    client.update_run(outer.info.run_id, name=f"see run {run.info.run_id[:8]} of experiment {run.info.experiment_id}")
+    if _is_of_mlflow_run(outer):
+        client.update_run(outer.info.run_id, name=f"see run {run.info.run_id[:8]} of experiment {run.info.experiment_id}")
+
+
+def _is_of_mlflow_run(run: Run) -> bool:
+    """Whether ``mlflow run`` made a run, not a user who named it in ``MLFLOW_RUN_ID``."""
+    return MLFLOW_PROJECT_ENTRY_POINT in run.data.tags
 
 
 def _outer_run(client: MlflowClient) -> Run | None:
@@ -370,5 +377,6 @@ def _name(name: str) -> str:
     return "/".join(part if part.strip(".") else "_" * max(len(part), 1) for part in parts)[:_NAME_LENGTH].rstrip("/")
 
 
-def now() -> int:
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
     return time.time_ns() // 1_000_000
