@@ -28,7 +28,7 @@ from rna_s2.s2.network import BoxNetwork
 from rna_s2.s2.scorer import Scorer
 from rna_s2.tracking.client import open_client
 from rna_s2.tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
-from rna_s2.tracking.registry import CHAMPION, ModelKind, log_model
+from rna_s2.tracking.registry import CHAMPION, ModelType, log_model
 from rna_s2.tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
@@ -63,7 +63,7 @@ def relational_scorer() -> Scorer:
 
 def logged(
     folder: Path, auroc: float, registered_name: str | None = "s2-test", of: Scorer | None = None,
-    kind: ModelKind = S2_MODEL,
+    kind: ModelType = S2_MODEL,
 ):
     (of or scorer()).save(folder / "model")
     with start_run("train", "train test") as tracker:
