@@ -20,7 +20,8 @@ import numpy as np
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.energies.ensemble import stem_pairs
-from rna_s2.pipeline.open_models import SHIPPED_SCORER, ModelOptions, open_models
+from rna_s2.pipeline.model_folders import SHIPPED_S2
+from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import PipelineOptions
 from rna_s2.pruning.rules import prune
 from rna_s2.rna.boxes import STEM, is_in
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0)
     parser.add_argument("--apart", type=int, default=0)
     parser.add_argument("--min_support", type=float, default=PipelineOptions().selection.min_support)
-    parser.add_argument("--s2_model", default=SHIPPED_SCORER)
+    parser.add_argument("--s2_model", default=SHIPPED_S2)
     arguments = parser.parse_args()
     models, options = open_models(ModelOptions(s2_model=arguments.s2_model))
     table = read_table(arguments.known, require_proposals=False).table

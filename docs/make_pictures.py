@@ -13,7 +13,7 @@ from rna_s2.boxtables.table import BoxTable
 from rna_s2.options.files import atomic_path
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
-from rna_s2.rna.boxes import BOX_TYPES, Boxes, bounds, is_in
+from rna_s2.rna.boxes import BOX_TYPES, HLOOP, Boxes, bounds, is_in
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"stem": "#0072b2", "iloop": "#d55e00", "hloop": "#009e73"}
@@ -55,7 +55,7 @@ def main() -> None:
     """Writes ``docs/boxes.png``."""
     table = prune(read_table(ROOT / SAMPLE).table, REFERENCE_RULES).table
     complete = prune(table, REFERENCE_RULES).sensitivity.full
-    branched = np.bincount(table.targets.row[table.targets.type == 2], minlength=table.rows) >= 2
+    branched = np.bincount(table.targets.row[table.targets.type == HLOOP], minlength=table.rows) >= 2
     rows = np.flatnonzero(complete & branched)
     row = int(rows[np.argmin(np.abs(table.lengths[rows] - LENGTH))])
     with atomic_path(ROOT / "docs" / "boxes.png") as path:

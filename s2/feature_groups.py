@@ -258,14 +258,15 @@ class FeatureKind:
 
 
 _GEOMETRY_GROUPS = ("type", "place", "size")
+_RELATIONAL_GROUPS = (*_GEOMETRY_GROUPS, "confidence", "energy", "counts", "paths", "ensemble")
 
 KINDS: dict[str, FeatureKind] = {
     "baseline": FeatureKind(_GEOMETRY_GROUPS),
     "s1_features": FeatureKind((*_GEOMETRY_GROUPS, "confidence")),
     "sequence_encoding": FeatureKind(_GEOMETRY_GROUPS, bases="boxes"),
     "shuffle_label": FeatureKind(_GEOMETRY_GROUPS, shuffled=True),
-    "relational": FeatureKind(tuple(GROUPS), bases="sequences"),
-    "relational_shuffle_label": FeatureKind(tuple(GROUPS), bases="sequences", shuffled=True),
+    "relational": FeatureKind(_RELATIONAL_GROUPS, bases="sequences"),
+    "relational_shuffle_label": FeatureKind(_RELATIONAL_GROUPS, bases="sequences", shuffled=True),
 }
 """The kinds of features by name."""
 

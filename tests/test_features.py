@@ -16,7 +16,7 @@ from rna_s2.energies.boxes import box_energies, end_energies
 from rna_s2.energies.ensemble import ENSEMBLE, box_probabilities
 from rna_s2.options.errors import UserError
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
-from rna_s2.s2.feature_groups import CONFIDENCES, ENERGY, ragged_median
+from rna_s2.s2.feature_groups import CONFIDENCES, ENERGY, GROUPS, libraries_of, ragged_median
 from rna_s2.s2.feature_groups import GEOMETRY as GEOMETRY_NAMES
 from rna_s2.s2.feature_groups import KINDS as FEATURE_KINDS
 from rna_s2.s2.features import encode_boxes, featurize, shuffle_within_rows
@@ -291,3 +291,9 @@ def test_boxes_without_bases_are_named(boxes: dict, complaint: str) -> None:
 def test_a_box_without_cells_has_no_density() -> None:
     with pytest.raises(UserError, match="covers no cell"):
         featurize(rows_table(empty_row(bb_stem=[box(0, 3, 0, 1)])), "s1_features")
+
+
+def test_the_libraries_of_a_kind_are_those_its_columns_are_computed_with():
+    assert {name: libraries_of(name) for name in KINDS} == dict.fromkeys(KINDS, ())
+    assert libraries_of("relational") == libraries_of("relational_shuffle_label") == ("ViennaRNA",)
+    assert {name for name, group in GROUPS.items() if group.libraries} == {"energy", "paths", "ensemble"}

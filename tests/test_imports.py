@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import sys
 from pathlib import Path
 
@@ -94,6 +95,11 @@ def test_nothing_is_imported_but_below_the_package():
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         for room in ROOMS:
             assert f"from {room}." not in notebook.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", sorted(p.relative_to(ROOT) for f in ("benchmarks", "docs") for p in (ROOT / f).glob("*.py")))
+def test_a_script_finds_what_it_imports(script):
+    runpy.run_path(str(ROOT / script), run_name="not main")
 
 
 @pytest.mark.parametrize(

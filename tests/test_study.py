@@ -201,6 +201,7 @@ def variant(**fields: object) -> dict[str, object]:
         (variant(overrides={"training": 3}), r"variant one: overrides: 'training'"),
         (variant(scorer="oracle"), r"suite\.yaml: 'variants\.0\.scorer"),
         (variant(scorer="size", overrides={"features": {"without": ["size"]}}), r"the scorer size needs raw type, place"),
+        (variant(scorer="chain"), r"the scorer chain needs the kind relational, with energies"),
         (variant(against="two"), r"one is against 'two', which is no other variant"),
         ({"variants": [{"name": "one"}, {"name": "one"}]}, r"the name one stands twice"),
         ({"variants": [{"name": "one"}, {"name": "two"}]}, r"the variants one and two are the same"),

@@ -151,7 +151,7 @@ def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], t
 
 def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
     best = result.fit.best_epoch
-    model_type = S2_ENERGY_MODEL if libraries_of(config.features.kind) else S2_MODEL
+    model_type = S2_ENERGY_MODEL if "ViennaRNA" in libraries_of(config.features.kind) else S2_MODEL
     with tempfile.TemporaryDirectory() as folder:
         model_folder = Path(folder) / NETWORK_FOLDER
         Scorer.of(result.network, config.network, prepared.data, best).save(model_folder)
