@@ -38,14 +38,11 @@ def test_the_default_is_energy_unless_several_or_crossing_structures_are_wanted(
 
 
 def test_the_options_take_names_and_help_from_the_registry():
-    assert list(DECODERS) == ["exact", "mea", "energy"]
-    help_text = DecoderChoice.model_fields["decoder"].description
-    assert help_text == (
-        "exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected accuracy over base-pair"
-        " probabilities; energy: the lowest free energy, with the log-odds of base pairs counted in; auto: energy; with k"
-        " above 1 exact, with crossing exact"
-    )
-    with pytest.raises(ValidationError, match="Input should be 'auto', 'exact', 'mea' or 'energy'"):
+    help_text = DecoderChoice.model_fields["decoder"].description or ""
+    assert "exact: the structure of the highest sum of log-odds of its boxes; mea: maximum expected accuracy over" in help_text
+    assert all(f"{name}: {decoder.description}; " in help_text for name, decoder in DECODERS.items())
+    assert help_text.endswith("auto: energy; with k above 1 exact, with crossing exact")
+    with pytest.raises(ValidationError, match="Input should be 'auto', 'exact', 'mea'"):
         DecoderChoice(decoder="best")
 
 

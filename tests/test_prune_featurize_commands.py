@@ -22,7 +22,7 @@ from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import run_command
 from rna_s2.pipeline.steps.featurize import FeaturizeOptions, run_featurize
 from rna_s2.pipeline.steps.prune import PruneOptions, run_prune
-from rna_s2.pruning.rules import REFERENCE_RULES, prune
+from rna_s2.pruning.rules import REFERENCE_RULES, RULES, prune
 from rna_s2.rna.boxes import BOX_COLUMNS
 from rna_s2.s2.architectures import build_network
 from rna_s2.s2.config import NetworkConfig
@@ -152,7 +152,7 @@ def test_what_a_prune_run_tracks(tracking_uri: str, raw: Path, tmp_path: Path) -
     assert artifacts >= {"prune_counts.csv", "pruned.rejects.csv", "table"}
     counts = pd.read_csv(client.download_artifacts(found.info.run_id, "prune_counts.csv", str(tmp_path)))
     assert counts.columns.tolist() == ["rule", "type", "before", "after", "dropped"]
-    assert len(counts) == 8 * 3  # rules and types
+    assert len(counts) == len(RULES) * 3  # types
 
 
 def test_skipped_rows_are_listed(raw: Path, tmp_path: Path) -> None:
