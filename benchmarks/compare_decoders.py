@@ -1,9 +1,9 @@
 """Decoders and their options compared on the same scored boxes, and what the proposals could give at best.
 
-    python benchmarks/compare_decoders.py --known TABLE --rows 400 --apart 1000 --min_support 0.01
+    python benchmarks/compare_decoders.py --known TABLE --rows 400 --apart 1000
 
-``TABLE`` has target structures (``one_idx``). The rows are drawn at random from transcripts that have none of the rows which
-``evaluate -P max_rows=APART -P seed=0`` draws. Prints Markdown: F1 of base pairs and share of exact structures, over rows.
+``TABLE`` has target structures (``one_idx``). The rows are sampled at random from transcripts that have none of the rows which
+``evaluate -P max_rows=APART -P seed=0`` samples. Prints Markdown: F1 of base pairs and share of exact structures, over rows.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ EVIDENCE = {0.0: (0.0, 0.1, 0.3, 1.0), 0.02: (0.05, 0.1, 0.2, 0.3, 0.5)}
 
 
 def rows_apart(table: BoxTable, rows: int, apart: int) -> np.ndarray:
-    """``(rows,)`` rows of transcripts without a row among the ``apart`` that ``evaluate`` draws with seed 0; 0: all rows."""
+    """``(rows,)`` rows of transcripts without a row among the ``apart`` that ``evaluate`` samples with seed 0; 0: all rows."""
     if not rows:
         return np.arange(table.rows)
-    drawn = np.sort(np.random.default_rng(0).choice(table.rows, apart, replace=False)) if apart else np.zeros(0, np.int64)
+    sampled = np.sort(np.random.default_rng(0).choice(table.rows, apart, replace=False)) if apart else np.zeros(0, np.int64)
     names = table.frame["transcript_id"].to_numpy()
-    left = np.flatnonzero(~np.isin(names, names[drawn]))
+    left = np.flatnonzero(~np.isin(names, names[sampled]))
     return np.sort(np.random.default_rng(1).choice(left, min(rows, len(left)), replace=False))
 
 

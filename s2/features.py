@@ -221,7 +221,7 @@ def box_bases(boxes: Boxes, code: int, bases: np.ndarray, starts: np.ndarray) ->
 def shuffle_within_rows(labels: np.ndarray, row: np.ndarray, seed: int) -> np.ndarray:
     """Labels permuted within each row, every permutation of a row equally likely.
 
-    Each box draws a number, ``np.random.default_rng(seed).random(boxes)`` in table order; the boxes of a row take its
+    Each box gets a number, ``np.random.default_rng(seed).random(boxes)`` in table order; the boxes of a row take its
     labels in the order of their numbers.
 
     Args:

@@ -1,4 +1,4 @@
-"""The command ``predict`` on real files: what it writes reads back, bad records are told, nothing is overwritten."""
+"""The command ``predict`` on real files: what it writes reads back, bad records are reported, nothing is overwritten."""
 
 from __future__ import annotations
 

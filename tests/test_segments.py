@@ -118,7 +118,7 @@ def test_frequency_and_diversity_are_those_of_all_structures_counted(seq):
         i, j = from_dot_bracket(s.structure).T
         present[n, i, j] = True
     p = np.einsum("n,nij->ij", weights, present)
-    # two structures drawn at random differ in a pair that one of them has and the other has not
+    # two structures sampled at random differ in a pair that one of them has and the other has not
     assert folded.ens_div == pytest.approx(2 * (p * (1 - p)).sum(), rel=0.01)
 
 

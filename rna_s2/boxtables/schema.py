@@ -301,8 +301,8 @@ COLUMNS: dict[str, ListColumn] = {
 }
 """Columns that hold a list of records per row, in the order in which they are written; they leave the frame for columnar form.
 
-A further one is declared here, and gets an attribute of :class:`rna_s2.boxtables.table.BoxTable`, which
-:func:`table_parts` fills.
+A further one is declared here, and gets an attribute of :class:`rna_s2.boxtables.table.BoxTable` (and its rows in
+``take_rows``), which :func:`table_parts` fills.
 """
 
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UserError("usage: python -m rna_s2.commands.resend FILE")
     logger.info("%d entries sent", resend(Path(arguments[0])))
 
