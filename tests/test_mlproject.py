@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import Field
 
-from rna_s2.commands.mlproject import all_commands, entry_point, mlproject
+from rna_s2.commands.mlproject import all_commands, entry_point, main, mlproject
 from rna_s2.options.base import Options
 from rna_s2.options.command_line import CONFIG_ONLY, Command, called, option_keys, parse, shown
 from rna_s2.options.errors import UserError
@@ -101,3 +101,8 @@ def test_an_unknown_option_is_refused_in_one_line(name):
     with pytest.raises(UserError, match="unrecognized arguments: --nothing") as raised:
         parse(COMMANDS[name][1], ["--nothing", "1"])
     assert "\n" not in str(raised.value)
+
+
+def test_it_takes_no_arguments():
+    with pytest.raises(UserError, match="without arguments"):
+        main(["--help"])

@@ -374,7 +374,7 @@ def test_an_unreachable_server_is_one_line(at_address, capsys):
     assert "secret" not in line
 
 
-@pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/none/mlflow.db"])
+@pytest.mark.parametrize("uri", ["nonsense://x", "sqlite:////proc/none/mlflow.db", "mysql://u:p@h:abc/x", "http://["])
 def test_an_unusable_store_is_one_line(at_address, uri):
     at_address(uri)
     with pytest.raises(UserError, match="tracking store"), start_run("train", "x"):
@@ -528,8 +528,30 @@ def test_an_error_is_reported_even_where_the_store_refuses_its_run(tracking_uri,
     assert "refuses" in caplog.text
 
 
+def test_resend_leaves_out_what_the_store_refuses_and_sends_the_rest(tracking_uri, tmp_path, caplog):
+    with start_run("train", "x") as tracker:
+        tracker.params({"seed": 0})
+    path = tmp_path / "kept.jsonl"
+    entries = [
+        {"action": "params", "values": {"seed": "77"}},
+        {"action": "metrics", "values": {"loss": 1.5}, "step": 0, "timestamp": 1},
+    ]
+    outbox.write_unsent(path, tracker.run_id, entries)
+    assert outbox.resend(path) == 1 and not path.exists()
+    run = MlflowClient().get_run(tracker.run_id)
+    assert (run.data.params, run.data.metrics["loss"]) == ({"seed": "0"}, 1.5)
+    assert "refused and left out" in caplog.text
+
+    outbox.write_unsent(path, "0" * 32, entries)
+    with pytest.raises(UserError, match="refuses"):
+        outbox.resend(path)
+    assert path.exists(), "nothing is lost where the run is not in this store"
+
+
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read"), ("[1]\n", "not a file of unsent"), ("", "not a")]
+    ("content", "said"), [(None, "cannot be read"), ("[1]\n", "not a file of unsent"), ("", "not a"),
+     ('{"run_id": "x"}\n{"a": 1}\n', "not a file"), ('{"run_id": "x"}\n3\n', "not a file"),
+     ('{"run_id": "x"}\n{"action": "dance"}\n', "not a file"), ('{"run_id": "x"}\n{"action": "end"}\n', "not a file")]
 )
 def test_resend_refuses_other_files(tmp_path, content, said):
     path = tmp_path / "kept.jsonl"

@@ -139,6 +139,9 @@ def test_the_loss_falls_and_a_broken_training_goes_on_as_an_unbroken_one(table, 
     with pytest.raises(UserError, match="another network"):
         other = config.model_copy(update={"network": config.network.model_copy(update={"head_hidden": 8})})
         train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
+    with pytest.raises(UserError, match="another data"):  # rows that validate now were trained on before
+        other = config.model_copy(update={"data": config.data.model_copy(update={"val_share": 0.5})})
+        train(other, table, seed=1, folder=tmp_path / "broken", tracker=MemoryTracker(), progress=False)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(table, tmp_path):

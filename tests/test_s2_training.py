@@ -373,6 +373,7 @@ def test_a_training_that_stopped_early_does_not_go_on_when_resumed(tmp_path, mon
     tracker = MemoryTracker()
     assert fitted(tmp_path, config, tracker=tracker).fit.epochs == 3
     assert not history(tracker)
+    assert fitted(tmp_path, config_of(epoch=6, early_stopping=4)).fit.epochs == 5, "with more patience it goes on"
 
 
 def test_evaluation_leaves_the_mode_as_it_was():

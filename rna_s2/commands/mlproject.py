@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from rna_s2 import commands
 from rna_s2.options.base import leaf_fields
 from rna_s2.options.command_line import CONFIG, Command, option_keys, shown_default
+from rna_s2.options.errors import UserError, run_command
 from rna_s2.options.files import atomic_path
 from rna_s2.options.places import PROJECT_ROOT
 
@@ -69,11 +72,13 @@ def mlproject() -> str:
     return HEAD + "".join(entry_point(module, command) for module, command in all_commands())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes the file."""
+    if sys.argv[1:] if argv is None else argv:
+        raise UserError("usage: python -m rna_s2.commands.mlproject, without arguments")
     with atomic_path(PROJECT_ROOT / "MLproject") as path:
         Path(path).write_text(mlproject(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

@@ -168,6 +168,13 @@ class _MirrorCheckpoint(pl.Callback):
             state["dirpath"] = folder
 
 
+class _EarlyStopping(EarlyStopping):
+    """Early stopping whose patience is the one that is given now, not that of the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def _moved(path: str, folder: str) -> str:
     return str(Path(folder) / Path(path).name) if path else path
 
@@ -260,7 +267,7 @@ def _computed(precision: Precision, before: Mapping[str, Any]) -> dict[str, Any]
 
 def _trainer(options: FitOptions, computed: Mapping[str, Any], folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     if options.early_stopping:
-        callbacks = [*callbacks, EarlyStopping(MONITOR, mode="max", patience=options.early_stopping, check_finite=False)]
+        callbacks = [*callbacks, _EarlyStopping(MONITOR, mode="max", patience=options.early_stopping, check_finite=False)]
     progress = options.progress and sys.stderr.isatty()
     if progress:
         callbacks = [*callbacks, TQDMProgressBar(leave=False)]

@@ -66,6 +66,7 @@ class S1Module(TrackedModule):
         self.identity = {
             "network": config.network.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),  # with the seed it decides which rows validate
             "data_digest": data_digest,
             "seed": seed,
         }

@@ -60,6 +60,10 @@ def open_client() -> MlflowClient:
             client.search_experiments(max_results=1)
     except STORE_ERRORS as error:
         raise store_error(error) from error
+    except (ImportError, ValueError) as error:  # no driver for the database; no address
+        raise UserError(
+            f"the tracking store that MLFLOW_TRACKING_URI names cannot be used ({error}); mend it or install what it needs"
+        ) from error
     except Timeout as error:
         raise UserError(
             f"tracking store {shown_uri(uri)}: another process has been setting it up for {_LOCK_SECONDS} s; "

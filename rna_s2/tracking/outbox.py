@@ -132,6 +132,17 @@ def _described(action: Mapping[str, Any]) -> str:
     return f"{action['action']} {about}"
 
 
+_FIELDS = {
+    "metrics": {"values", "step", "timestamp"},
+    "params": {"values"},
+    "tags": {"values"},
+    "dataset": {"values"},
+    "artifact": {"path", "folder"},
+    "end": {"status", "timestamp"},
+}
+"""The actions, and the fields that each has."""
+
+
 def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> None:
     """Sends one kept action to a run.
 
@@ -191,23 +202,30 @@ def write_unsent(path: Path, run_id: str, actions: list[dict[str, Any]]) -> None
 def resend(path: Path) -> int:
     """Sends the entries of a file that :class:`Outbox` left, and removes it.
 
-    Where the server goes away again in between, the file keeps what is still to be sent. How the run ended is not sent where it
+    Where the server goes away again in between, the file keeps what is still to be sent. An entry that the store refuses is
+    left out and named in the log, as in a run. How the run ended is not sent where it
     has been resumed since: that is for the later part to say. A file whose copy is gone is named in the log.
 
     Returns:
         Number of entries sent.
 
     Raises:
-        UserError: the file cannot be read, or the store cannot be reached or refuses an entry.
+        UserError: the file cannot be read; the store cannot be reached or does not have the run.
     """
     try:
         head, *actions = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         run_id = head["run_id"]
+        if any(not _FIELDS[action["action"]] <= action.keys() for action in actions):
+            raise ValueError("an entry lacks a field")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the file that the run named") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a file of unsent entries; give the .jsonl file that the run named") from error
     client = open_client()
+    try:
+        client.get_run(run_id)
+    except STORE_ERRORS as error:
+        raise store_error(error) from error
     sent = 0
     for done, action in enumerate(actions):
         try:
@@ -220,6 +238,9 @@ def resend(path: Path) -> int:
             perform(client, run_id, action)
             sent += 1
         except STORE_ERRORS as error:
+            if not is_outage(error):
+                logger.error("refused and left out of run %s: %s (%s)", run_id, _described(action), store_error(error))
+                continue
             write_unsent(path, run_id, actions[done:])
             raise store_error(error) from error
     path.unlink()

@@ -168,8 +168,8 @@ def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | Non
     result = segments(options, fetched)
     tracker.dataset(Path(source).name, result.digest, source, SEGMENTS.name, {"records": result.counts["records"]})
     with timed(result.seconds, "write"):
-        write_table(result.table, options.out_file, with_proposals=False)
         write_rejects(result.rejects, rejects_path(options.out_file))
+        write_table(result.table, options.out_file, with_proposals=False)  # last: where it is found, both are there
     tracker.artifact(rejects_path(options.out_file), "rejects")
     tracker.tags({"digest.out_file": file_digest(options.out_file)})
     tracker.metrics({f"count.{name}": value for name, value in result.counts.items()})
