@@ -73,8 +73,18 @@ def test_an_option_takes_the_place_of_another_key_of_the_file(config):
                  config("data: {in_file: mine.parquet, transcripts: t.fa}\n")):
         with pytest.raises(UserError, match="give either in_file or transcripts, not both"):
             sources(*both)
+    with pytest.raises(UserError, match=r"^command train: give either"):  # not the file, which is right
+        sources(*given, "--transcripts", "t.fa", "--in_file", "other.parquet")
     with pytest.raises(UserError, match="'data' must hold keys and values"):
         sources(*config("data: 3\n"), "--transcripts", "t.fa")
+
+
+def test_the_help_names_the_config_file_and_what_it_may_set(capsys):
+    with pytest.raises(SystemExit):
+        parse(COMMAND, ["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "config file [configs/baseline.yaml]" in said
+    assert "passes over the training rows [the config's, else 50]" in said
 
 
 def test_none_and_negative_values(config):
@@ -319,6 +329,13 @@ def test_what_the_machine_lacks_is_one_line(capsys, error, said):
         error = other
         with pytest.raises(type(other)):
             run_command(main)
+
+
+def test_an_error_that_names_the_file_in_its_text_alone_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"x\.csv: cannot be written"), atomic_path(tmp_path / "x.csv") as temporary:
+        raise FileNotFoundError(errno.ENOENT, f"Failed to open local file '{temporary}'")  # as PyArrow says it
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.csv"):
+        raise FileNotFoundError(errno.ENOENT, "Failed to open local file 'another'")
 
 
 def test_devices_and_pipes_are_not_replaced(tmp_path):

@@ -24,7 +24,7 @@ def constant(step: int, steps: int, warmup_share: float) -> float:
 
 
 def cosine(step: int, steps: int, warmup_share: float) -> float:
-    """the learning rate rises for the first twentieth and then falls to 0 at the last step"""
+    """the learning rate rises for warmup_share of the steps (a twentieth where there is no such option) and then falls to 0"""
     # Loshchilov and Hutter 2017, without restarts
     rise = max(1, int(steps * warmup_share + 1e-9))
     if step < rise:

@@ -55,7 +55,7 @@ class Command(Generic[Model]):
         config: the config file it reads where none is given, relative to the project; ``""``: none, but one can be given;
             None: it takes no config file.
         instead: for an option, dotted keys of the config file whose place it takes (``{"in_file": ["data.transcripts"]}``):
-            they are forgotten where it is given and they are not given on the command line as well.
+            they are forgotten where it is given, and cannot be given on the command line as well.
         find_config: the config file in place of :attr:`config`, from the options that were given.
     """
 
@@ -139,8 +139,10 @@ def parse_with_config(command: Command[Model], argv: Sequence[str] | None) -> tu
             continue
         _put(values, dotted, _from_text(given[option], leaves[dotted].annotation), source)
         for other in command.instead.get(option, ()):
-            if other not in origins:
-                _forget(values, other)
+            if other in origins:
+                (first,) = (name for name, key in keys.items() if key == other)
+                raise UserError(f"command {command.name}: give either {first} or {option}, not both")
+            _forget(values, other)
         origins[dotted] = f"command {command.name}, parameter {option}"
     return validate(command.options, values, source, origins), path
 
@@ -151,11 +153,13 @@ def _given(
     """The text of every option, empty where it is not given."""
     parser = _Parser(prog=f"mlflow run . -e {command.name}", description=command.about, allow_abbrev=False)
     if command.config is not None:
-        parser.add_argument(f"--{CONFIG}", default="", metavar="YAML", help=f"config file [{command.config or 'not set'}]")
+        default_config = from_project(_config_path(command, dict.fromkeys((CONFIG, *keys), "")))
+        parser.add_argument(f"--{CONFIG}", default="", metavar="YAML", help=f"config file [{default_config or 'not set'}]")
     for option, dotted in keys.items():
         info = leaves[dotted]
         default = "" if info.is_required() else info.get_default(call_default_factory=True)
-        text = (info.description or "") + ("" if info.is_required() else f" [{shown_default(default) or 'not set'}]")
+        without = ("the config's, else " if command.config is not None else "") + (shown_default(default) or "not set")
+        text = (info.description or "") + ("" if info.is_required() else f" [{without}]")
         parser.add_argument(f"--{option}", default="", metavar="VALUE", help=text.replace("%", "%%"))
     parser.allowed = [*([CONFIG] if command.config is not None else []), *keys]
     return vars(parser.parse_args(None if argv is None else list(argv)))

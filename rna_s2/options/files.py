@@ -169,9 +169,9 @@ def _put_back(path: Path) -> None:
 
 
 def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether an error comes from writing there: it names one of the two, names nothing (PyArrow's) and says that something was
-    refused, or says that there is no room at all."""
-    if error.errno in _NO_ROOM or (error.filename is None and error.errno in _REFUSED):
+    """Whether an error comes from writing there: it names one of the two (PyArrow's in its text alone), names nothing and says
+    that something was refused, or says that there is no room at all."""
+    if error.errno in _NO_ROOM or (error.filename is None and (error.errno in _REFUSED or temporary.name in str(error))):
         return True
     named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return any(each in (path, temporary, path.parent) or temporary in each.parents for each in named)

@@ -41,7 +41,6 @@ from rna_s2.tracking.runs import MlflowTracker, child_runs
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "train_s1"
 REGISTERED_NAME = "s1-proposals"
 
 

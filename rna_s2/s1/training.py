@@ -166,7 +166,7 @@ def split_rows(frame: pd.DataFrame, config: S1Config, seed: int) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained network: the last epoch's, at whose end the learning rates have fallen to zero.
+    """A trained network: the last epoch's, at whose end a schedule that falls has come to zero unless time ran out.
 
     Attributes:
         network: with that epoch's weights.
