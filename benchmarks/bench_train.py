@@ -1,8 +1,8 @@
-"""Rows per second of training S2 at the reference experiment's sizes, beside PyTorch's own layers one row at a time.
+"""Rows per second of training S2 at the reference experiment's sizes, beside PyTorch's own layers at the same batch.
 
     python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2] [--device cuda] [--batch_size 32]
 
-Each model is trained for one pass over the same rows; the two sides take turns, and the ratio is that of their medians. The
+Each model is trained for one pass over the same rows; the sides take turns, and a ratio is that of medians to *plain*. The
 CPU time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes
 run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16. A further side does the
 single-precision matrix products of the attention layers alone, without LSTMs. Peak memory is that of a process that does
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -32,9 +33,8 @@ from rna_s2.fitting.devices import chosen_device, has_bfloat16  # noqa: E402
 from rna_s2.options.base import load_yaml, validate  # noqa: E402
 from rna_s2.pipeline.prepare import prepare  # noqa: E402
 from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
-from rna_s2.s2.batches import Batch, EpochBatches, make_batch  # noqa: E402
+from rna_s2.s2.batches import Batch, EpochBatches  # noqa: E402
 from rna_s2.s2.dataset import EncodedDataset  # noqa: E402
-from rna_s2.s2.kernels import matmul_transposed, outer  # noqa: E402
 from rna_s2.s2.network import batch_loss  # noqa: E402
 from rna_s2.s2.training import S2Module  # noqa: E402
 
@@ -42,7 +42,7 @@ MODELS = ("baseline", "s1_features", "lstm_attn", "lstm_attn_hid100")
 
 
 class PlainNetwork(nn.Module):
-    """The same network from PyTorch's own layers, for one row at a time."""
+    """The same network from PyTorch's own layers: rows padded to the longest, fused attention, PyTorch's dropout."""
 
     def __init__(self, config: TrainConfig, data: EncodedDataset) -> None:
         super().__init__()
@@ -71,7 +71,10 @@ class PlainNetwork(nn.Module):
                     packed = nn.utils.rnn.PackedSequence(bases.values, bases.step_sizes)
                     states = states.index_copy(0, bases.box, encoder(packed)[1][0][-1])
             x = torch.cat([x, states], dim=1)
-        return self.out(self.encoder(self.embed(x)[None]))[0, :, 0]
+        embedded = self.embed(x)
+        grid = embedded.new_zeros(batch.mask.numel(), embedded.shape[1]).index_copy(0, batch.slot, embedded)
+        encoded = self.encoder(grid.view(*batch.mask.shape, -1), src_key_padding_mask=~batch.mask)
+        return self.out(encoded.flatten(0, 1)[batch.slot])[:, 0]
 
 
 def config_of(model: str) -> TrainConfig:
@@ -88,18 +91,19 @@ def data_of(model: str, table: str, cache_dir: str, rows: int) -> EncodedDataset
     return data.take_rows(np.random.default_rng(0).permutation(len(data))[:rows])
 
 
-def ours(config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
-    """One epoch as the project trains it."""
-    module = S2Module(config, data, seed=0).to(device)
-    optimiser = module.configure_optimizers()
+def trained(network, step, config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
+    """One epoch: ``step`` gives the loss of a batch."""
+    network.to(device)
+    training = config.training
+    optimiser = torch.optim.Adam(network.parameters(), lr=training.lr, betas=training.betas, fused=True)
     batches = EpochBatches(
-        data, np.arange(len(data)), batch_size=config.training.batch_size, n_groups=config.training.n_length_groups, seed=0
+        data, np.arange(len(data)), batch_size=training.batch_size, n_groups=training.n_length_groups, seed=0
     )
 
     def epoch() -> None:
         for batch in batches:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                loss, _, _ = module.step(batch.to(device))
+                loss = step(batch.to(device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -107,20 +111,16 @@ def ours(config: TrainConfig, data: EncodedDataset, precision: str, device: torc
     return epoch
 
 
-def plain(config: TrainConfig, data: EncodedDataset, device: torch.device):
-    """One epoch with PyTorch's own layers, a row at a time."""
-    network = PlainNetwork(config, data).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.training.lr, betas=config.training.betas)
+def ours(config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
+    """One epoch as the project trains it."""
+    module = S2Module(config, data, seed=0)
+    return trained(module, lambda batch: module.step(batch)[0], config, data, precision, device)
 
-    def epoch() -> None:
-        for row in range(len(data)):
-            batch = make_batch(data, np.array([row])).to(device)
-            loss = batch_loss(network(batch), batch)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
 
-    return epoch
+def plain(config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
+    """One epoch with PyTorch's own layers."""
+    network = PlainNetwork(config, data)
+    return trained(network, lambda batch: batch_loss(network(batch).float(), batch), config, data, precision, device)
 
 
 def products(config: TrainConfig, data: EncodedDataset, device: torch.device):
@@ -142,9 +142,9 @@ def products(config: TrainConfig, data: EncodedDataset, device: torch.device):
             for _ in range(network.n_attn_layer):
                 for weight in weights:
                     outputs, inputs = (buffers[size][:n] for size in weight.shape)
-                    matmul_transposed(inputs, weight)
-                    matmul_transposed(outputs, weight.t())
-                    outer(outputs, inputs)
+                    functional.linear(inputs, weight)
+                    torch.mm(outputs, weight)
+                    torch.mm(outputs.t(), inputs)
 
     return epoch
 
@@ -166,9 +166,9 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
         config = config.model_copy(update={"training": training})
     device = chosen_device(arguments.device)
     keep_freed_memory()
-    sides = {"plain": plain(config, data, device), "32": ours(config, data, "32", device)}
+    sides = {"plain": plain(config, data, "32", device), "32": ours(config, data, "32", device)}
     if has_bfloat16(device):
-        sides["bf16"] = ours(config, data, "bf16", device)
+        sides |= {"plain bf16": plain(config, data, "bf16", device), "bf16": ours(config, data, "bf16", device)}
     sides["products"] = products(config, data, device)
     for epoch in sides.values():
         epoch()
@@ -178,11 +178,13 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
             times[name].append(seconds(epoch))
     rate = {name: len(data) / statistics.median(wall for wall, _ in each) for name, each in times.items()}
     faster = {name: f"{rate[name]:.1f} ({rate[name] / rate['plain']:.1f}x)" for name in rate}
+    share = rate["32"] / rate["products"]
     cpu = " / ".join(f"{1e3 * min(cpu for _, cpu in each) / len(data):.1f}" for each in times.values())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
     return (
         f"| {model} | {config.training.batch_size} | {np.diff(data.offsets).mean():.0f} | {rate['plain']:.1f} "
-        f"| {faster['32']} | {faster.get('bf16', '')} | {rate['products']:.1f} | {cpu} | {memory:.0f} |"
+        f"| {faster['32']} | {faster.get('plain bf16', '')} | {faster.get('bf16', '')} "
+        f"| {rate['products']:.1f} ({share:.0%}) | {cpu} | {memory:.0f} |"
     )
 
 
@@ -203,10 +205,10 @@ def main() -> None:
         print(measure(arguments.model, arguments), flush=True)
         return
     print(
-        "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | bf16, rows/s "
-        "| matrix products alone, rows/s | CPU ms per row: plain / fp32 / bf16 / products | peak memory, MiB |"
+        "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | plain PyTorch, bf16, rows/s | bf16, rows/s "
+        "| matrix products alone, rows/s (fp32's share) | CPU ms per row, as many as sides | peak memory, MiB |"
     )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print("| --- |" + " ---: |" * 9, flush=True)
     for model in MODELS:
         data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--model", model], check=True)

@@ -7,7 +7,7 @@ which is where the arithmetic is, spends nothing on padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -51,7 +51,8 @@ class Batch:
         row: ``(boxes,)`` int64; the row of the batch each box belongs to, ascending.
         slot: ``(boxes,)`` int64; the box's place in the padded grid, ``row * longest + position``.
         mask: ``(rows, longest)`` bool; True where the padded grid holds a box.
-        row_id: ``(rows,)`` int64; which rows of the dataset these are.
+        row_id: ``(rows,)`` int64 on the host; which rows of the dataset these are.
+        counts: boxes of each row, on the host.
         sequences: bases of the boxes by type name; empty for kinds without them.
         seq_length: ``(rows,)`` int64; length of each row's sequence.
         bases: ``(rows, longest sequence)`` uint8 base codes, behind a sequence's end :data:`BEYOND`; None for kinds without
@@ -63,7 +64,8 @@ class Batch:
     row: Tensor
     slot: Tensor
     mask: Tensor
-    row_id: Tensor
+    row_id: np.ndarray
+    counts: Sequence[int]
     seq_length: Tensor
     sequences: Mapping[str, BoxSequences] = field(default_factory=dict)
     bases: Tensor | None = None
@@ -75,12 +77,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; the step sizes of sequences stay on the CPU, where packed LSTMs want them."""
-        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sequences"}
-        moved: dict[str, Any] = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
         sequences = {
             name: replace(s, values=s.values.to(device), box=s.box.to(device)) for name, s in self.sequences.items()
         }
-        return Batch(**moved, sequences=sequences)
+        return replace(self, **moved, sequences=sequences)
 
 
 def make_batch(data: EncodedDataset, rows: np.ndarray, shift: np.ndarray | None = None) -> Batch:
@@ -112,7 +114,8 @@ def make_batch(data: EncodedDataset, rows: np.ndarray, shift: np.ndarray | None 
         row=torch.from_numpy(row),
         slot=torch.from_numpy(slot),
         mask=torch.from_numpy(np.arange(longest)[None, :] < counts[:, None]),
-        row_id=torch.from_numpy(rows),
+        row_id=rows,
+        counts=counts.tolist(),
         seq_length=torch.from_numpy(data.seq_length[rows].astype(np.int64)),
         sequences=sequences,
         bases=torch.from_numpy(_padded_bases(data, rows)) if data.holds_sequences else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,93 +10,8 @@ from torch.nn import functional
 
 from rna_s2.s2.batches import Batch, BoxSequences
 from rna_s2.s2.config import NetworkConfig
-from rna_s2.s2.kernels import (
-    attention_sublayer,
-    dropout,
-    feed_forward,
-    feed_forward_sublayer,
-    linear,
-    sublayers_fit,
-)
+from rna_s2.s2.layers import EncoderLayer, dropout
 from rna_s2.s2.prefix_lstm import last_states
-
-
-class Dense(nn.Linear):
-    """A linear layer through :func:`rna_s2.s2.kernels.linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (n, in) -> (n, out)
-        return linear(x, self.weight, self.bias)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention among the boxes of each row (Vaswani et al. 2017, section 3.2)."""
-
-    def __init__(self, n_dim: int, n_heads: int, probability: float) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.probability = probability
-        self.query_key_value = Dense(n_dim, 3 * n_dim)
-        self.out = Dense(n_dim, n_dim)
-
-    def forward(self, x: Tensor, slot: Tensor, mask: Tensor) -> Tensor:  # x (boxes, n_dim), mask (rows, longest)
-        rows, longest = mask.shape
-        heads, width = self.n_heads, x.shape[1]
-        packed = self.query_key_value(x)  # (boxes, 3 * n_dim)
-        one_row = rows == 1  # nothing is padded then
-        grid = packed if one_row else packed.new_zeros(rows * longest, 3 * width).index_copy(0, slot, packed)
-        grid = grid.view(rows, longest, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-        query, key, value = grid.unbind(0)  # (rows, heads, longest, n_dim / heads) each
-        key_mask = None if one_row else mask[:, None, None, :]
-        if self.training and self.probability > 0:
-            mixed = _attention_with_dropout(query, key, value, key_mask, self.probability)
-        else:
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=key_mask)
-        mixed = mixed.transpose(1, 2).reshape(rows * longest, width)
-        return self.out(mixed if one_row else mixed.index_select(0, slot))  # (boxes, n_dim)
-
-
-def _attention_with_dropout(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, p: float) -> Tensor:
-    """Scaled dot-product attention whose weights are dropped with probability ``p``; shapes as there."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (rows, heads, longest, longest)
-    if key_mask is not None:
-        scores = scores.masked_fill(~key_mask, float("-inf"))
-    weights = scores.softmax(-1).to(value.dtype)
-    return dropout(weights, p, True) @ value
-
-
-class EncoderLayer(nn.Module):
-    """Pre-norm encoder layer: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``; the second alone without
-    ``attend``."""
-
-    def __init__(self, n_dim: int, n_heads: int, n_ff: int, probability: float, attend: bool = True) -> None:
-        super().__init__()
-        self.probability = probability
-        self.attend = attend
-        if attend:
-            self.norm_attention = nn.LayerNorm(n_dim)
-            self.attention = SelfAttention(n_dim, n_heads, probability)
-        self.norm_feed_forward = nn.LayerNorm(n_dim)
-        self.widen = nn.Linear(n_dim, n_ff)
-        self.narrow = nn.Linear(n_ff, n_dim)
-
-    def forward(self, x: Tensor, slot: Tensor, mask: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """``(boxes, n_dim)`` to the same; with ``counts`` (boxes of each row) through :mod:`rna_s2.s2.kernels`."""
-        probability = self.probability if self.training else 0.0
-        if counts is not None:
-            if self.attend:
-                attention = self.attention
-                x = attention_sublayer(
-                    x, self.norm_attention, attention.query_key_value, attention.out, attention.n_heads, counts, probability
-                )
-            return feed_forward_sublayer(x, self.norm_feed_forward, self.widen, self.narrow, probability)
-        if self.attend:
-            attended = self.attention(self.norm_attention(x), slot, mask)
-            x = x + dropout(attended, probability, self.training)
-        widened = feed_forward(
-            self.norm_feed_forward(x),
-            self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias, probability,
-        )
-        return x + dropout(widened, probability, self.training)
 
 
 class BoxSequenceEncoder(nn.Module):
@@ -134,13 +49,13 @@ class BoxNetwork(nn.Module):
                 for name, channels in sequence_channels.items()
             }
         )
-        self.embed = Dense(n_features + self.lstm_hid, config.n_dim)
+        self.embed = nn.Linear(n_features + self.lstm_hid, config.n_dim)
         self.layers = nn.ModuleList(
             EncoderLayer(config.n_dim, config.n_heads, config.n_ff, config.dropout, config.attention)
             for _ in range(config.n_attn_layer)
         )
         self.norm = nn.LayerNorm(config.n_dim)
-        self.hidden = Dense(config.n_dim, config.n_hid)
+        self.hidden = nn.Linear(config.n_dim, config.n_hid)
         self.out = nn.Linear(config.n_hid, 1)
         for parameter in self.parameters():
             if parameter.dim() > 1:
@@ -150,10 +65,9 @@ class BoxNetwork(nn.Module):
         x = batch.features  # (boxes, n_features)
         if self.encoders:
             x = torch.cat([x, self._encode_sequences(batch)], dim=1)  # (boxes, n_features + lstm_hid)
-        x = dropout(self.embed(x).float(), self.probability, self.training)  # (boxes, n_dim)
-        counts = batch.mask.sum(1).tolist() if sublayers_fit(x) else None
+        x = dropout(self.embed(x).float(), self.probability if self.training else 0.0)  # (boxes, n_dim)
         for layer in self.layers:
-            x = layer(x, batch.slot, batch.mask, counts)
+            x = layer(x, batch.counts, batch.slot, batch.mask)
         x = self.hidden(self.norm(x)).relu()  # (boxes, n_hid)
         return self.out(x).squeeze(1).float()
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from rna_s2.s2.kernels import matmul_transposed, outer
+from torch.nn import functional
 
 _CODES = 256
 
@@ -85,7 +84,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight_in, weight_hidden, bias_in, bias_hidden, tree):
-        gates = matmul_transposed(x, weight_in, bias_in + bias_hidden)  # (nodes, 4 * hidden)
+        gates = functional.linear(x, weight_in, bias_in + bias_hidden)  # (nodes, 4 * hidden)
         width = weight_hidden.shape[1]
         h, c, tanh_c = (gates.new_empty(len(gates), width) for _ in range(3))
         for step, (start, end) in enumerate(zip(tree.offsets[:-1], tree.offsets[1:], strict=True)):
@@ -131,8 +130,8 @@ class _Layer(torch.autograd.Function):
         d_bias = d_gates.sum(0)
         return (
             d_gates @ weight_in if ctx.needs_input_grad[0] else None,
-            outer(d_gates, x),
-            outer(d_gates[longer:], h.index_select(0, tree.parent[longer:])),
+            d_gates.t() @ x,
+            d_gates[longer:].t() @ h.index_select(0, tree.parent[longer:]),
             d_bias,
             d_bias,
             None,

@@ -37,8 +37,7 @@ from rna_s2.rna.relations import (
 from rna_s2.s2.batches import BEYOND, Batch
 from rna_s2.s2.config import NetworkConfig, RelationalConfig
 from rna_s2.s2.feature_groups import GEOMETRY, GROUPS, PLACE, SIZE, TYPE
-from rna_s2.s2.kernels import dropout, feed_forward
-from rna_s2.s2.network import Dense
+from rna_s2.s2.layers import dropout, feed_forward, fused_attention, padded_heads, unpadded
 
 DISTANCES: tuple[int, ...] = (1, 2, 3, 5, 9, 17, 33)
 """Lower ends of the second to the last class of distance, in bases."""
@@ -129,36 +128,19 @@ class RelationalLayer(nn.Module):
         self.n_heads, self.probability, self.attend = n_heads, probability, attend
         if attend:
             self.norm_attention = nn.LayerNorm(n_dim)
-            self.query_key_value = Dense(n_dim, 3 * n_dim)
-            self.out = Dense(n_dim, n_dim)
+            self.query_key_value = nn.Linear(n_dim, 3 * n_dim)
+            self.out = nn.Linear(n_dim, n_dim)
         self.norm_feed_forward = nn.LayerNorm(n_dim)
         self.widen = nn.Linear(n_dim, n_ff)
         self.narrow = nn.Linear(n_ff, n_dim)
 
     def forward(self, x: Tensor, bias: Tensor | None, slot: Tensor, mask: Tensor) -> Tensor:  # (boxes, n_dim), twice
+        probability = self.probability if self.training else 0.0
         if self.attend:
             assert bias is not None
-            x = x + dropout(self._attention(self.norm_attention(x), bias, slot, mask), self.probability, self.training)
-        widened = feed_forward(
-            self.norm_feed_forward(x), self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias,
-            self.probability if self.training else 0.0,
-        )
-        return x + dropout(widened, self.probability, self.training)
-
-    def _attention(self, x: Tensor, bias: Tensor, slot: Tensor, mask: Tensor) -> Tensor:
-        rows, longest = mask.shape
-        heads, width = self.n_heads, x.shape[1]
-        packed = self.query_key_value(x)  # (boxes, 3 * n_dim)
-        grid = packed.new_zeros(rows * longest, 3 * width).index_copy(0, slot, packed)
-        grid = grid.view(rows, longest, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-        query, key, value = (part.reshape(rows * heads, longest, width // heads) for part in grid.unbind(0))
-        scores = torch.baddbmm(
-            bias.expand(rows, heads, longest, longest).reshape(rows * heads, longest, longest),
-            query, key.transpose(1, 2), alpha=(width // heads) ** -0.5,
-        )
-        mixed = torch.bmm(scores.softmax(-1).to(value.dtype), value)  # (rows * heads, longest, n_dim / heads)
-        mixed = mixed.view(rows, heads, longest, width // heads).transpose(1, 2).reshape(rows * longest, width)
-        return self.out(mixed.index_select(0, slot))  # (boxes, n_dim)
+            parts = padded_heads(self.query_key_value(self.norm_attention(x)), self.n_heads, slot, mask)
+            x = x + dropout(self.out(unpadded(fused_attention(*parts, bias), slot)), probability)
+        return x + dropout(feed_forward(self.norm_feed_forward(x), self.widen, self.narrow, probability), probability)
 
 
 class SequenceReader(nn.Module):
@@ -172,8 +154,8 @@ class SequenceReader(nn.Module):
             nn.Conv1d(config.channels, config.channels, 3, padding=d, dilation=d) for d in config.dilations
         )
         self.norm = nn.LayerNorm(config.channels)
-        self.widen = Dense(6 * config.channels, 2 * n_dim)
-        self.narrow = Dense(2 * n_dim, n_dim)
+        self.widen = nn.Linear(6 * config.channels, 2 * n_dim)
+        self.narrow = nn.Linear(2 * n_dim, n_dim)
 
     def forward(self, bases: Tensor, ends: Tensor, row: Tensor) -> Tensor:
         """A vector per box.
@@ -244,7 +226,7 @@ class RelationalNetwork(nn.Module):
         super().__init__()
         self.probability = config.dropout
         self.inputs = BoxInputs(feature_names)
-        self.embed = Dense(self.inputs.width, config.n_dim)
+        self.embed = nn.Linear(self.inputs.width, config.n_dim)
         self.read = SequenceReader(config.relational, config.n_dim) if config.relational.sequence else None
         self.bias = RelationBias(config.n_heads) if config.attention and config.relational.relation_bias else None
         self.layers = nn.ModuleList(
@@ -252,7 +234,7 @@ class RelationalNetwork(nn.Module):
             for _ in range(config.n_attn_layer)
         )
         self.norm = nn.LayerNorm(config.n_dim)
-        self.hidden = Dense(config.n_dim, config.n_hid)
+        self.hidden = nn.Linear(config.n_dim, config.n_hid)
         self.out = nn.Linear(config.n_hid, 1)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and not name.startswith(("bias.", "read.embed.")):
@@ -260,11 +242,11 @@ class RelationalNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:  # -> (boxes,) logits
         length = batch.seq_length[batch.row]  # (boxes,)
-        x = self.embed(self.inputs(batch.features, length.to(batch.features.dtype)))  # (boxes, n_dim)
+        x = self.embed(self.inputs(batch.features, length.to(batch.features.dtype)))  # (boxes, n_dim), in autocast's type
         if self.read is not None:
             x = x + self._sequence(batch)
-        x = dropout(x, self.probability, self.training)
         bias = self._bias(batch, x.dtype)
+        x = dropout(x.float(), self.probability if self.training else 0.0)
         for layer in self.layers:
             x = layer(x, bias, batch.slot, batch.mask)
         x = self.hidden(self.norm(x)).relu()  # (boxes, n_hid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +67,11 @@ class S2Module(TrackedModule):
 
     def step(self, batch: Batch) -> tuple[Tensor, Any, int]:
         logits = self.network(batch)
-        return batch_loss(logits, batch), (batch, logits.detach()), batch.rows
+        return batch_loss(logits, batch), (batch.row_id, logits.detach()), batch.rows
 
-    def summarise(self, part: str, outputs: list[tuple[Batch, Tensor]]) -> dict[str, float]:
-        row, box_type, scores, labels = _flat(self.data, outputs)
-        _, row = np.unique(row, return_inverse=True)
-        return ranking_metrics(row, box_type, scores, labels, int(row.max(initial=-1)) + 1)
+    def summarise(self, part: str, outputs: list[tuple[np.ndarray, Tensor]]) -> dict[str, float]:
+        rows, logits = zip(*outputs, strict=True)
+        return evaluation(self.data, np.concatenate(rows), torch.cat(logits).float().cpu().numpy()).metrics
 
     def configure_optimizers(self) -> Any:
         training = self.config.training
@@ -94,15 +92,6 @@ def _decisive(config: S2Config) -> dict[str, Any]:
     """The part of a configuration that decides the result of an epoch, as plain values."""
     longer = {"epoch", "early_stopping"} if config.training.lr_schedule == "constant" else {"early_stopping"}
     return config.model_dump(mode="json", include=set(S2Config.model_fields), exclude={"training": longer})
-
-
-def _flat(data: EncodedDataset, outputs: Sequence[tuple[Batch, Tensor]]) -> tuple[np.ndarray, ...]:
-    """Row, type, score and label of every box of some batches; a row's boxes in the dataset's order."""
-    row_id = np.concatenate([b.row_id.cpu().numpy()[b.row.cpu().numpy()] for b, _ in outputs])
-    scores = torch.cat([logits.float() for _, logits in outputs]).cpu().numpy()
-    labels = torch.cat([b.labels for b, _ in outputs]).cpu().numpy()
-    within = np.concatenate([(b.slot - b.row * b.mask.shape[1]).cpu().numpy() for b, _ in outputs])
-    return row_id, np.asarray(data.box_type[data.offsets[row_id] + within]), scores, labels
 
 
 @dataclass(frozen=True)

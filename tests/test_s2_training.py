@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-import rna_s2.fitting.devices
 import rna_s2.s2.training
 from rna_s2.engine.tracker import MemoryTracker
+from rna_s2.fitting import precision
 from rna_s2.fitting.checkpoints import BEST, LAST, load_checkpoint, training_lock
 from rna_s2.fitting.loop import COMPUTED
 from rna_s2.fitting.module import IDENTITY
@@ -202,20 +202,56 @@ def test_one_process_at_a_time_trains_into_a_folder(tmp_path):
         pass
 
 
+def pretend(monkeypatch, *, has_bfloat16: bool, faster: str = "bf16") -> None:
+    """A processor with or without instructions for bfloat16, and a clock by which one precision is faster."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: has_bfloat16)
+    monkeypatch.setattr(precision, "_measured", lambda module, batches: {"32": 1.0, "bf16": 1.0} | {faster: 0.5})
+
+
 def test_it_goes_on_in_the_precision_that_auto_meant_at_first(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(rna_s2.fitting.devices, "has_bfloat16", lambda device: True)
+    pretend(monkeypatch, has_bfloat16=True)
     config, before, after = config_of(precision="auto"), DyingTracker(1), MemoryTracker()
     with pytest.raises(Killed):
-        fitted(tmp_path, config, tracker=before)
-    assert load_checkpoint(tmp_path / LAST)[COMPUTED]["precision"] == "bf16"
-    monkeypatch.setattr(rna_s2.fitting.devices, "has_bfloat16", lambda device: False)
-    assert fitted(tmp_path, config, tracker=after).fit.precision == "bf16"
+        fitted(tmp_path / "run", config, tracker=before)
+    assert load_checkpoint(tmp_path / "run" / LAST)[COMPUTED]["precision"] == "bf16"
+    pretend(monkeypatch, has_bfloat16=False)
+    assert fitted(tmp_path / "run", config, tracker=after).fit.precision == "bf16"
     assert before.tag_values == after.tag_values == {
         "precision": "bf16", "device": "cpu", "threads": str(torch.get_num_threads())
     }
     assert "precision bf16: no instructions" not in caplog.text, "it was not asked for"
     fresh = MemoryTracker()
     assert fitted(tmp_path / "fresh", config_of(epoch=1, precision="auto"), tracker=fresh).fit.precision == "32"
+
+
+def test_auto_is_the_faster_precision_measured_once(tmp_path, monkeypatch):
+    config = config_of(epoch=1, precision="auto")
+    pretend(monkeypatch, has_bfloat16=True, faster="32")
+    assert fitted(tmp_path / "first", config).fit.precision == "32"
+    pretend(monkeypatch, has_bfloat16=True, faster="bf16")
+    assert fitted(tmp_path / "second", config).fit.precision == "32", "it is remembered"
+    wider = config_of({"n_ff": 24}, epoch=1, precision="auto")
+    assert fitted(tmp_path / "third", wider).fit.precision == "bf16", "another network is measured anew"
+    (tmp_path / precision.PRECISIONS).write_text("{damaged")
+    assert fitted(tmp_path / "fourth", config).fit.precision == "bf16"
+
+
+def test_the_measurement_leaves_the_training_as_it_is(tmp_path, monkeypatch):
+    plain = fitted(tmp_path / "plain" / "run", config_of(epoch=1))
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "_read", lambda path: {})
+    measured = precision._measured
+    seen = []
+
+    def in_single(module, batches):
+        seen.append(measured(module, batches))
+        assert all(parameter.grad is None for parameter in module.parameters())
+        return {"32": 0.0, "bf16": 1.0}
+
+    monkeypatch.setattr(precision, "_measured", in_single)
+    chosen = fitted(tmp_path / "auto" / "run", config_of(epoch=1, precision="auto"))
+    assert set(seen[0]) == {"32", "bf16"} and min(seen[0].values()) > 0
+    assert same_network(plain.network, chosen.network)
 
 
 def test_another_number_of_threads_is_reported(tmp_path, monkeypatch, caplog):
@@ -410,9 +446,9 @@ def test_dropout_can_be_off_after_the_first_epoch(tmp_path, monkeypatch):
 
 def test_mixed_precision_is_near_single_precision(tmp_path):
     data = random_dataset(COUNTS, signal=0.8, kind="sequence_encoding")
-    trackers = {precision: MemoryTracker() for precision in ("32", "bf16")}
-    for precision, tracker in trackers.items():
-        fitted(tmp_path / precision, config_of({"dropout": 0.0}, epoch=1, precision=precision), data, tracker)
+    trackers = {name: MemoryTracker() for name in ("32", "bf16")}
+    for name, tracker in trackers.items():
+        fitted(tmp_path / name, config_of({"dropout": 0.0}, epoch=1, precision=name), data, tracker)
     single, mixed = (history(tracker)["train/loss"][0][1] for tracker in trackers.values())
     assert mixed != single and mixed == pytest.approx(single, rel=0.05)
 
@@ -454,7 +490,7 @@ def test_metrics_of_an_epoch_do_not_depend_on_the_order_of_its_batches():
     module = S2Module(config_of(), data, seed=0)
     module.network.eval()
     batches = [make_batch(data, np.array(rows)) for rows in ([4, 0], [7], [2, 9, 1])]
-    outputs = [(batch, module.network(batch).detach()) for batch in batches]
+    outputs = [(batch.row_id, module.network(batch).detach()) for batch in batches]
     metrics = module.summarise("val", outputs)
     assert metrics == pytest.approx(module.summarise("val", outputs[::-1]), nan_ok=True)
     assert metrics == pytest.approx(evaluate(module.network, data, np.array([0, 1, 2, 4, 7, 9])).metrics, nan_ok=True)

@@ -14,7 +14,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32", "bf16"]
 PRECISION_HELP = (
     "32: single precision; bf16: mixed with bfloat16; auto: bf16 on CUDA devices and x86 processors with instructions for it,"
-    " else 32"
+    " where a training tries which is faster; else 32"
 )
 
 

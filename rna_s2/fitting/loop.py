@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,9 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from rna_s2.engine.processes import keep_freed_memory
 from rna_s2.engine.tracker import Tracker
 from rna_s2.fitting.checkpoints import BEST, CHECKPOINTS, LAST, AtomicCheckpoints, finished_epochs, load_checkpoint
-from rna_s2.fitting.devices import Precision, chosen_device, chosen_precision, warn_of_slow
+from rna_s2.fitting.devices import Precision, chosen_device, warn_of_slow
 from rna_s2.fitting.module import MONITOR, TrackedModule
+from rna_s2.fitting.precision import faster_precision
 from rna_s2.options.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class FitOptions:
     Attributes:
         epochs: passes over the training batches in all, those before a resume included.
         seed: of everything random in training.
-        precision: :func:`rna_s2.fitting.devices.chosen_precision`.
+        precision: ``32``, ``bf16``, or ``auto`` for :func:`rna_s2.fitting.precision.faster_precision`.
         early_stopping: epochs without a better monitored metric until training stops; 0 for never.
         progress: show a progress bar, where stderr is a terminal.
         mirror_every: epochs between copies of the last checkpoint to the tracker.
@@ -210,9 +211,11 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     before = _last_checkpoint(folder, options.epochs)
     start_epoch = finished_epochs(before)
-    computed = _computed(options.precision, before.get(COMPUTED, {}))
-    tracker.tags({name: str(value) for name, value in computed.items()})
     train.set_epoch(start_epoch)
+    computed = _computed(
+        options.precision, before.get(COMPUTED, {}), lambda device: faster_precision(module, train, device, folder.parent)
+    )
+    tracker.tags({name: str(value) for name, value in computed.items()})
     epochs = _Epochs(train, options.seed, tracker, computed, before.get(HISTORY, {}), deadline)
     best = ModelCheckpoint(folder, filename="best", monitor=MONITOR, mode="max", save_top_k=1, enable_version_counter=False)
     last = ModelCheckpoint(folder, filename="last", every_n_epochs=1, save_top_k=1, enable_version_counter=False)
@@ -250,13 +253,18 @@ def _last_checkpoint(folder: Path, epochs: int) -> dict[str, Any]:
     return checkpoint
 
 
-def _computed(precision: Precision, before: Mapping[str, Any]) -> dict[str, Any]:
-    """How a training is computed from now on: precision, threads and device; warns where it was computed otherwise before."""
+def _computed(
+    precision: Precision, before: Mapping[str, Any], faster: Callable[[torch.device], Precision]
+) -> dict[str, Any]:
+    """How a training is computed from now on: precision, threads and device; warns where it was computed otherwise before.
+
+    ``faster`` chooses the precision of a training that begins, where it is ``auto``.
+    """
     device = chosen_device()
     warn_of_slow(precision, device)
     if precision == "auto":
-        precision = before.get("precision", precision)  # the same to the end
-    computed = {"precision": chosen_precision(precision, device), "threads": torch.get_num_threads(), "device": device.type}
+        precision = before.get("precision") or faster(device)  # the same to the end
+    computed = {"precision": precision, "threads": torch.get_num_threads(), "device": device.type}
     if before and before != computed:
         now, then = (", ".join(f"{name} {value}" for name, value in values.items()) for values in (computed, before))
         logger.warning(
