@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from rna_s2.options.errors import signal_handled
 from rna_s2.options.places import PROJECT_ROOT
 
 
@@ -36,17 +37,9 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing in the block. Only the main thread can change that; in another one the block has no effect."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def interrupts_ignored() -> AbstractContextManager[None]:
+    """Ctrl-C does nothing in the block, in the main thread."""
+    return signal_handled(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -89,8 +90,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 @contextmanager
 def timed(seconds: dict[str, float], name: str):
     """Adds the wall seconds of the block to ``seconds[name]``."""
-    import time
-
     start = time.perf_counter()
     try:
         yield

@@ -190,12 +190,11 @@ def _put(values: dict[str, Any], dotted: str, value: Any, source: str) -> None:
 def _forget(values: dict[str, Any], dotted: str) -> None:
     """Takes a (nested) value of a config out."""
     *sections, leaf = dotted.split(".")
+    inner: Any = values
     for section in sections:
-        inner = values.get(section)
-        if not isinstance(inner, dict):
-            return
-        values = inner
-    values.pop(leaf, None)
+        inner = inner.get(section) if isinstance(inner, dict) else None
+    if isinstance(inner, dict):
+        inner.pop(leaf, None)
 
 
 class _Parser(argparse.ArgumentParser):

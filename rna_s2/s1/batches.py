@@ -76,13 +76,9 @@ class Maps:
         """From sequences over the alphabet of :mod:`rna_s2.rna.sequence`."""
         return cls(*encode_many(seqs), boxes)
 
-    def sequence_codes(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Base codes of each of the given rows."""
-        return [self.codes[self.offsets[row]: self.offsets[row + 1]] for row in rows]
-
     def batch(self, rows: np.ndarray) -> MapBatch:
         """The given rows (``(k,)`` int) as a batch."""
-        codes, lengths = padded_codes(self.sequence_codes(rows))
+        codes, lengths = padded_codes([self.codes[self.offsets[row]: self.offsets[row + 1]] for row in rows])
         boxes = self.boxes.take_rows(rows)
         targets = CellTargets(*(torch.from_numpy(column) for column in cell_targets(boxes)))
         return MapBatch(codes, lengths, targets, boxes)
@@ -117,15 +113,8 @@ class EpochMaps(IterableDataset):
     """
 
     def __init__(
-        self,
-        maps: Maps,
-        rows: np.ndarray,
-        *,
-        batches_per_epoch: int,
-        batch_pixels: int,
-        seed: int,
-        short_len: int = 0,
-        short_epochs: int = 0,
+        self, maps: Maps, rows: np.ndarray, *, batches_per_epoch: int, batch_pixels: int, seed: int, short_len: int = 0,
+        short_epochs: int = 0
     ) -> None:
         super().__init__()
         self.maps, self.rows = maps, np.asarray(rows, np.int64)

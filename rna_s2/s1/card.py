@@ -34,6 +34,7 @@ def network_card(about: Mapping[str, Any]) -> str:
             rows; None where one is undefined).
     """
     config, metrics, selection = about["config"], about["figures"], about["config"]["selection"]
+    changed = " with changes that were not committed" if about["git_dirty"] == "true" else ""
     lines = [
         f"# Stage 1 network: {config['name']}",
         "",
@@ -47,9 +48,8 @@ def network_card(about: Mapping[str, Any]) -> str:
         about["command"],
         "```",
         "",
-        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. {_commit(about)}, MLflow run "
-        f"`{about['run_id']}`; "
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
+        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. "
+        f"Git commit {about['git_commit']}{changed}, MLflow run `{about['run_id']}`; {_listed(about['versions'])}.",
         "",
         f"{about['train_rows']:,} rows trained, {about['val_rows']:,} validated; no transcript is on both sides.",
         "",
@@ -79,23 +79,19 @@ def network_card(about: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commit(about: Mapping[str, Any]) -> str:
-    changed = " with changes that were not committed" if about["git_dirty"] == "true" else ""
-    return f"Git commit {about['git_commit']}{changed}"
-
-
 def _sources(config: Mapping[str, Any]) -> list[str]:
     """Which transcripts the tables were made from, where the training made them."""
     if not config["transcripts"]:
         return []
-    rule = ", ".join(f"{name} {value}" for name, value in config["segments"].items())
-    lines = ["The tables are segments of these transcripts, cut and folded with " + rule + ":", ""]
-    for source in config["transcripts"]:
-        if isinstance(source, Mapping):
-            lines.append("- random transcripts: " + ", ".join(f"{name} {value}" for name, value in source.items()))
-        else:
-            lines.append(f"- `{source}`")
-    return [*lines, ""]
+    sources = config["transcripts"]
+    return [
+        f"The tables are segments of these transcripts, cut and folded with {_listed(config['segments'])}:", "",
+        *(f"- random transcripts: {_listed(s)}" if isinstance(s, Mapping) else f"- `{s}`" for s in sources), "",
+    ]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _excluded(excluded: Mapping[str, Any]) -> list[str]:

@@ -21,27 +21,6 @@ ROUNDING = 0.01
 """More than rounding changes a logit by."""
 
 
-def propose_boxes(
-    network: ProposalNetwork,
-    codes: Sequence[np.ndarray],
-    selection: SelectionOptions,
-    inference: InferenceOptions | None = None,
-    seconds: dict[str, float] | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> ProposedBoxes:
-    """The boxes that a network proposes for sequences.
-
-    Args:
-        network: in any mode; it has no layer that depends on it. It is moved to the device that ``inference`` names.
-        codes: ``(L,)`` base codes of each sequence.
-        selection: which proposals to keep.
-        inference: sizes of batches and patches, precision, device.
-        seconds: where to add the seconds of the network ("network") and of the rest ("proposals").
-        progress: wraps the list of batches, to show a progress bar.
-    """
-    return propose_selections(network, codes, [selection], inference, seconds, progress)[0]
-
-
 def propose_selections(
     network: ProposalNetwork,
     codes: Sequence[np.ndarray],
@@ -50,7 +29,16 @@ def propose_selections(
     seconds: dict[str, float] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[ProposedBoxes]:
-    """As :func:`propose_boxes`, for several selections. The network runs once."""
+    """The boxes that a network proposes for sequences, by each selection. The network runs once.
+
+    Args:
+        network: in any mode; it has no layer that depends on it. It is moved to the device that ``inference`` names.
+        codes: ``(L,)`` base codes of each sequence.
+        selections: which proposals to keep.
+        inference: sizes of batches and patches, precision, device.
+        seconds: where to add the seconds of the network ("network") and of the rest ("proposals").
+        progress: wraps the list of batches, to show a progress bar.
+    """
     inference = inference or InferenceOptions()
     device = chosen_device(inference.device)
     network.to(device)
@@ -63,9 +51,8 @@ def propose_selections(
     done: list[list[tuple[np.ndarray, ProposedBoxes]]] = [[] for _ in selections]
     with torch.inference_mode():
         for rows in progress(batches):
-            for parts, merged in zip(
-                done, propose_batch(network, [codes[k] for k in rows], selections, inference, seconds), strict=True
-            ):
+            found = propose_batch(network, [codes[k] for k in rows], selections, inference, seconds)
+            for parts, merged in zip(done, found, strict=True):
                 parts.append((rows, merged))
     with timed(seconds, "proposals"):
         return [
@@ -75,11 +62,8 @@ def propose_selections(
 
 
 def propose_batch(
-    network: ProposalNetwork,
-    codes: Sequence[np.ndarray],
-    selections: Sequence[SelectionOptions],
-    inference: InferenceOptions,
-    seconds: dict[str, float],
+    network: ProposalNetwork, codes: Sequence[np.ndarray], selections: Sequence[SelectionOptions], inference: InferenceOptions,
+    seconds: dict[str, float]
 ) -> list[ProposedBoxes]:
     """The boxes of a batch of sequences for each selection. Maps are computed in bands of map rows, bands in patches.
 

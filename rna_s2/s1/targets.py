@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from rna_s2.rna.boxes import Boxes, ragged_positions
+from rna_s2.s1.merging import group
 
 Array = TypeVar("Array")
 
@@ -46,8 +47,7 @@ def cell_targets(boxes: Boxes) -> CellTargets[np.ndarray]:
     row, box_type = boxes.row[box], boxes.type[box].astype(np.int64)
 
     above = np.flatnonzero(i < j)
-    order = above[np.lexsort(((loc_x + loc_y)[above], j[above], i[above], row[above], box_type[above]))]
-    first = np.ones(len(order), bool)
-    first[1:] = np.any([np.diff(column[order]) != 0 for column in (box_type, row, i, j)], axis=0)
-    cell = order[first]
+    above = above[np.argsort((loc_x + loc_y)[above], kind="stable")]
+    order, starts = group([column[above] for column in (box_type, row, i, j)])
+    cell = above[order[starts]]
     return CellTargets(box_type[cell], row[cell], i[cell], j[cell], loc_x[cell], loc_y[cell], siz_x[cell], siz_y[cell])

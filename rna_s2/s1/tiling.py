@@ -38,13 +38,8 @@ def map_bands(
 
 
 def patch_outputs(
-    network: ProposalNetwork,
-    codes: Tensor,
-    lengths: Tensor,
-    rows: tuple[int, int],
-    cols: tuple[int, int],
-    precision: str,
-    least_on: float | None,
+    network: ProposalNetwork, codes: Tensor, lengths: Tensor, rows: tuple[int, int], cols: tuple[int, int], precision: str,
+    least_on: float | None
 ) -> CellOutputs:
     """The outputs at the cells of a batch of maps with map rows and columns in the given ranges (the end left out).
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,7 @@ VALIDATION_BATCHES = 4
 """Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
 
 
-@dataclass(frozen=True)
-class BoxCounts:
+class BoxCounts(NamedTuple):
     """Target boxes found among the proposals of some rows.
 
     Attributes:
@@ -112,8 +111,9 @@ class S1Module(TrackedModule):
         metrics = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
         measured = [m for _, m in outputs if m is not None]
         if measured:
-            metrics |= cell_metrics(sum((cells for cells, _ in measured), CellCounts.zero()))
-            metrics |= box_metrics([boxes for _, boxes in measured])
+            cells, boxes = zip(*measured, strict=True)
+            metrics |= cell_metrics(CellCounts(*(sum(column) for column in zip(*cells, strict=True))))
+            metrics |= box_metrics(BoxCounts(*(sum(column) for column in zip(*boxes, strict=True))))
         return metrics
 
     def configure_optimizers(self) -> Any:
@@ -127,16 +127,15 @@ class S1Module(TrackedModule):
         return self.scheduled(optimizer, training.lr_schedule, training.warmup_share)
 
 
-def box_metrics(counts: Sequence[BoxCounts]) -> dict[str, float]:
+def box_metrics(counts: BoxCounts) -> dict[str, float]:
     """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row."""
-    found, target = (np.sum([getattr(c, name) for c in counts], axis=0) for name in ("found", "target"))
-    rows = sum(c.rows for c in counts)
+    found, target, proposed, full, rows = counts
     shares = np.divide(found, target, out=np.full(len(BOX_TYPES), np.nan), where=target > 0)
     return {
         "box_sensitivity": float(found.sum() / target.sum()) if target.sum() else float("nan"),
         **{f"box_sensitivity_{name}": float(share) for name, share in zip(BOX_TYPES, shares, strict=True)},
-        "full_sensitivity_rows": sum(c.full for c in counts) / rows,
-        "boxes_per_row": sum(c.proposed for c in counts) / rows,
+        "full_sensitivity_rows": full / rows,
+        "boxes_per_row": proposed / rows,
     }
 
 
@@ -183,14 +182,8 @@ class TrainResult:
 
 
 def train(
-    config: S1Config,
-    table: BoxTable,
-    *,
-    seed: int,
-    folder: Path,
-    tracker: Tracker,
-    progress: bool = True,
-    max_seconds: float | None = None,
+    config: S1Config, table: BoxTable, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True,
+    max_seconds: float | None = None
 ) -> TrainResult:
     """Train stage 1 on a table with targets; see :func:`rna_s2.fitting.loop.fit` for checkpoints and resuming.
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import mlflow
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array, DataType
 
 from rna_s2.rna.boxes import BOX_COLUMNS
-from rna_s2.tracking.client import STORE_ERRORS, store_error
+from rna_s2.tracking.client import store_errors
 from rna_s2.tracking.registry import CHAMPION, ModelType, champion_uri
 
 S2_MODEL = ModelType(
@@ -74,19 +73,6 @@ NETWORK_FOLDER = "model"
 """Name of the folder that is logged with a model; MLflow keeps it under this name."""
 
 
-def load_champion(name: str) -> PyFuncModel:
-    """The best version of a registered model, ready for ``predict``.
-
-    Raises:
-        UserError: no such model is registered, it has no champion, or the tracking store cannot be reached.
-    """
-    uri = champion_uri(name)
-    try:
-        return mlflow.pyfunc.load_model(uri)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
-
-
 @contextmanager
 def registered_folder(uri: str) -> Iterator[Path]:
     """The logged folder of a model, in a temporary place for the length of a block.
@@ -101,8 +87,6 @@ def registered_folder(uri: str) -> Iterator[Path]:
     if alias == CHAMPION or not (alias or "/" in name or name.startswith("m-")):
         uri = champion_uri(name)
     with tempfile.TemporaryDirectory(prefix="rna-s2-") as temporary:
-        try:
+        with store_errors():
             folder = mlflow.artifacts.download_artifacts(uri, dst_path=temporary)
-        except STORE_ERRORS as error:
-            raise store_error(error) from error
         yield Path(folder) / "artifacts" / NETWORK_FOLDER
