@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from rna_s2.options.errors import signal_handled
@@ -40,6 +40,20 @@ def end_with_parent() -> None:
 def interrupts_ignored() -> AbstractContextManager[None]:
     """Ctrl-C does nothing in the block, in the main thread."""
     return signal_handled(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables in the block, for this process and for those that are started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -34,7 +34,6 @@ def network_card(about: Mapping[str, Any]) -> str:
             rows; None where one is undefined).
     """
     config, metrics, selection = about["config"], about["figures"], about["config"]["selection"]
-    changed = " with changes that were not committed" if about["git_dirty"] == "true" else ""
     lines = [
         f"# Stage 1 network: {config['name']}",
         "",
@@ -49,7 +48,7 @@ def network_card(about: Mapping[str, Any]) -> str:
         "```",
         "",
         f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. "
-        f"Git commit {about['git_commit']}{changed}, MLflow run `{about['run_id']}`; {_listed(about['versions'])}.",
+        f"{_commit(about)}, MLflow run `{about['run_id']}`; {_listed(about['versions'])}.",
         "",
         f"{about['train_rows']:,} rows trained, {about['val_rows']:,} validated; no transcript is on both sides.",
         "",
@@ -77,6 +76,11 @@ def network_card(about: Mapping[str, Any]) -> str:
         f"per row; {100 * metrics['full_sensitivity_rows']:.1f} % of the rows have every target box among them.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commit(about: Mapping[str, Any]) -> str:
+    changed = " with changes that were not committed" if about["git_dirty"] == "true" else ""
+    return f"Git commit {about['git_commit']}{changed}"
 
 
 def _sources(config: Mapping[str, Any]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,19 +16,6 @@ LOGIT_LIMIT = 16.0
 BINS = 4096
 
 ACCURACIES = ("loc_x", "loc_y", "size", "scalar_size")
-
-
-class CellCounts(NamedTuple):
-    """What some cells' outputs were.
-
-    Attributes:
-        on, off: ``(3, BINS)`` int64: cells that are on and off, by type and by their logit.
-        correct: ``(3, 4)`` int64: of the cells that are on, those whose :data:`ACCURACIES` output is right.
-    """
-
-    on: np.ndarray
-    off: np.ndarray
-    correct: np.ndarray
 
 
 def count_on(logits: Tensor, on: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -61,18 +46,19 @@ def count_correct(
     return np.array([int(r.sum()) for r in right], np.int64)
 
 
-def cell_metrics(counts: CellCounts) -> dict[str, float]:
+def cell_metrics(on: np.ndarray, off: np.ndarray, correct: np.ndarray) -> dict[str, float]:
     """au-ROC and average precision of "on", and the accuracies, per type: ``auroc_stem``, ``loc_x_accuracy_stem``, ...
 
-    NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types.
+    NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types. The counts are those
+    of :func:`count_on` and, for each type, of :func:`count_correct`.
     """
     metrics: dict[str, float] = {}
     for code, name in enumerate(BOX_TYPES):
-        metrics[f"auroc_{name}"] = histogram_auroc(counts.on[code], counts.off[code])
-        metrics[f"average_precision_{name}"] = histogram_average_precision(counts.on[code], counts.off[code])
-        cells = counts.on[code].sum()
+        metrics[f"auroc_{name}"] = histogram_auroc(on[code], off[code])
+        metrics[f"average_precision_{name}"] = histogram_average_precision(on[code], off[code])
+        cells = on[code].sum()
         for k, output in enumerate(ACCURACIES):
-            metrics[f"{output}_accuracy_{name}"] = counts.correct[code, k] / cells if cells else float("nan")
+            metrics[f"{output}_accuracy_{name}"] = correct[code, k] / cells if cells else float("nan")
     return metrics | {"auroc": float(np.mean([metrics[f"auroc_{name}"] for name in BOX_TYPES]))}
 
 

@@ -50,9 +50,7 @@ def table_of_proposals(table: BoxTable, proposed: ProposedBoxes) -> BoxTable:
     return replace(table, proposals=boxes, prob_sm=prob_sm, prob_sl=prob_sl, extra=norms)
 
 
-def propose_frame(
-    network: ProposalNetwork, frame: pd.DataFrame, selection: SelectionOptions | None = None
-) -> pd.DataFrame:
+def propose_frame(network: ProposalNetwork, frame: pd.DataFrame) -> pd.DataFrame:
     """The columns ``bb_stem``, ``bb_iloop``, ``bb_hloop`` for the sequences in the column ``seq``, as lists of dicts.
 
     Raises:
@@ -63,7 +61,7 @@ def propose_frame(
         if not isinstance(seq, str) or not seq:
             raise UserError(f"row {row}: seq must be a sequence of one base or more, got {seq!r}")
     empty = table_without_proposals(pd.DataFrame({"seq": pd.Series(seqs, dtype="str")}), None, "the sequences")
-    table = with_proposals(empty, network, selection or SelectionOptions())
+    table = with_proposals(empty, network, SelectionOptions())
     boxes = table.proposals
     keys = ("bb_x", "bb_y", "siz_x", "siz_y", "prob_sm", "prob_sl")
     columns = [getattr(boxes, name).tolist() for name in keys[:4]]

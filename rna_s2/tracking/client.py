@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from rna_s2.engine.processes import environment
 from rna_s2.options.errors import UserError
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -53,7 +54,8 @@ def open_client() -> MlflowClient:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         uri = mlflow.get_tracking_uri()
-        with store_errors(), _first_use(uri), _environment_defaults(_PROBE_SETTINGS):
+        tight = {name: value for name, value in _PROBE_SETTINGS.items() if name not in os.environ}
+        with store_errors(), _first_use(uri), environment(tight):
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except (ImportError, ValueError) as error:  # no driver for the database; no address
@@ -83,18 +85,6 @@ def _first_use(uri: str) -> Iterator[None]:
             f"tracking store {shown_uri(uri)}: another process has been setting it up for {_LOCK_SECONDS} s; "
             f"end that process or remove {error.lock_file}"
         ) from error
-
-
-@contextmanager
-def _environment_defaults(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the length of a block, where they are not set already."""
-    missing = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
 
 
 @contextmanager

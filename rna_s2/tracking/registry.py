@@ -92,23 +92,16 @@ def log_model(
     example = input_example[[column.name for column in model_type.signature.inputs.inputs]].reset_index(drop=True)
     with store_errors():
         info = Model.log(
-            artifact_path=None,
-            name=name,
-            flavor=mlflow.pyfunc,
-            run_id=tracker.run_id,
-            step=step,
+            artifact_path=None, name=name, flavor=mlflow.pyfunc, run_id=tracker.run_id, step=step,
             tags={"stage": model_type.stage, **tags},
-            python_model=str(Path(__file__).with_name(model_type.code)),
+            python_model=str(Path(__file__).with_name(model_type.code)), code_paths=[str(PROJECT_ROOT / PACKAGE)],
             artifacts={model_type.artifact: str(folder)},
-            code_paths=[str(PROJECT_ROOT / PACKAGE)],
-            signature=model_type.signature,
-            input_example=example,
+            signature=model_type.signature, input_example=example,
             pip_requirements=_pinned(_INFERENCE_PACKAGES.union(model_type.packages)),
         )
         now = mlflow.utils.time.get_current_time_millis()
-        client.log_batch(
-            tracker.run_id, metrics=[Metric(k, v, now, step, model_id=info.model_id) for k, v in finite.items()]
-        )
+        logged = [Metric(k, v, now, step, model_id=info.model_id) for k, v in finite.items()]
+        client.log_batch(tracker.run_id, metrics=logged)
         if registered_name is None:
             return LoggedModel(info.model_id, info.model_uri, None, False)
         version, is_champion = _register(client, info, tracker.run_id, registered_name, model_type, finite)

@@ -107,11 +107,8 @@ class MlflowTracker:
         MLflow shows 36 characters of the digest; the whole one is in the profile and in the tag ``digest.CONTEXT``.
         """
         values = {
-            "name": name,
-            "digest": digest[:_DIGEST_LENGTH] or "unknown",
-            "source": json.dumps({"uri": str(source)}),
-            "context": context,
-            "profile": json.dumps({**profile, "digest": digest}, default=str),
+            "name": name, "digest": digest[:_DIGEST_LENGTH] or "unknown", "source": json.dumps({"uri": str(source)}),
+            "context": context, "profile": json.dumps({**profile, "digest": digest}, default=str),
         }
         self._outbox.send({"action": "dataset", "values": values})
         self.tags({f"digest.{context}": digest})
