@@ -12,12 +12,9 @@ from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s1.selection import SELECTIONS, THRESHOLDS
 
 CELL_COLUMNS = {
-    "auroc": "au-ROC",
-    "average_precision": "au-PRC",
-    "loc_x_accuracy": "location, rows",
-    "loc_y_accuracy": "location, columns",
-    "size_accuracy": "size, softmax",
-    "scalar_size_accuracy": "size, scalar",
+    "auroc": "au-ROC", "average_precision": "au-PRC",
+    "loc_x_accuracy": "location, rows", "loc_y_accuracy": "location, columns",
+    "size_accuracy": "size, softmax", "scalar_size_accuracy": "size, scalar",
     "box_sensitivity": "boxes found",
 }
 """Metrics of a box type (``METRIC_TYPE`` in the results), and what they are called in the card."""

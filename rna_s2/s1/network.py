@@ -134,8 +134,7 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
-        self.first = nn.Conv2d(N_BASES * N_BASES + 2 * N_BASES, channels, config.first_kernel,
-                               padding=config.first_kernel // 2)
+        self.first = nn.Conv2d(N_BASES * N_BASES + 2 * N_BASES, channels, config.first_kernel, padding=config.first_kernel // 2)
         self.blocks = nn.ModuleList(
             ResidualBlock(channels, hidden, dilation)
             for hidden, dilation in zip(config.hidden_of_blocks, config.dilations, strict=True)

@@ -146,9 +146,7 @@ def patch_outputs(
     with torch.autocast(codes.device.type, torch.bfloat16, enabled=precision == "bf16"):
         stream = network.stream(codes[:, row_index], codes[:, col_index], inside)
     first_row, first_col = rows[0] - int(row_index[0]), cols[0] - int(col_index[0])
-    window = (
-        slice(None), slice(first_row, first_row + rows[1] - rows[0]), slice(first_col, first_col + cols[1] - cols[0])
-    )
+    window = (slice(None), slice(first_row, first_row + rows[1] - rows[0]), slice(first_col, first_col + cols[1] - cols[0]))
     row, i, j = torch.nonzero(inside[window], as_tuple=True)
     features = network.head_features(stream[window][row, i, j].to(network.head.weight.dtype))
     if least_on is not None:

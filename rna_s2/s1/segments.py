@@ -81,9 +81,7 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: SegmentRul
     return segments, left
 
 
-def keep_folded(
-    segments: Sequence[Segment], folded: Sequence[Folded], min_mfe_freq: float
-) -> tuple[list[int], list[Left]]:
+def keep_folded(segments: Sequence[Segment], folded: Sequence[Folded], min_mfe_freq: float) -> tuple[list[int], list[Left]]:
     """Which segments have a structure, of an MFE frequency of at least ``min_mfe_freq``; and what is left out."""
     kept: list[int] = []
     left: list[Left] = []

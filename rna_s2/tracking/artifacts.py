@@ -66,6 +66,4 @@ def fetch_checkpoints(run_id: str, folder: Path) -> None:
 def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, float]]]:
     """The metrics of a run over its epochs: per name the (step, value) pairs, the newest value of each step."""
     with tracking_store() as client:
-        return {
-            name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names
-        }
+        return {name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names}

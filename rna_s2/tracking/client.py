@@ -125,9 +125,7 @@ def newest_runs(client: MlflowClient, experiment_id: str, wanted: str, page_size
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the store cannot be reached now, rather than that the request is wrong."""
-    if isinstance(error, MlflowException):
-        return error.error_code in _OUTAGE_CODES
-    return isinstance(error, STORE_ERRORS)
+    return error.error_code in _OUTAGE_CODES if isinstance(error, MlflowException) else isinstance(error, STORE_ERRORS)
 
 
 def store_error(error: BaseException) -> UserError:

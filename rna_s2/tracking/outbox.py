@@ -63,9 +63,7 @@ class Outbox:
             except STORE_ERRORS as error:
                 if not is_outage(error):
                     if each is not action:
-                        logger.error(
-                            "refused and left out of run %s: %s (%s)", self.run_id, _described(each), store_error(error)
-                        )
+                        _say_refused(self.run_id, each, error)
                         continue
                     self._all_sent()
                     raise store_error(error) from error
@@ -123,10 +121,10 @@ class Outbox:
         )
 
 
-def _described(action: Mapping[str, Any]) -> str:
-    """An action in a few words: what it is, and the names or the file that it is about."""
+def _say_refused(run_id: str, action: Mapping[str, Any], error: BaseException) -> None:
+    """Names an action in the log: what it is, and the names or the file that it is about."""
     about = action.get("path") or ", ".join(map(str, action.get("values", ()))) or action.get("status", "")
-    return f"{action['action']} {about}"
+    logger.error("refused and left out of run %s: %s %s (%s)", run_id, action["action"], about, store_error(error))
 
 
 _FIELDS = {
@@ -220,22 +218,17 @@ def resend(path: Path) -> int:
             if action["action"] == "artifact" and not Path(action["path"]).exists():
                 logger.error("%s: is gone and cannot be sent", action["path"])
                 continue
-            if action["action"] == "end" and _resumed_at(client, run_id) > action["timestamp"]:
+            if action["action"] == "end" and int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0)) > action["timestamp"]:
                 logger.info("run %s was resumed since; it keeps its status", run_id)
                 continue
             perform(client, run_id, action)
             sent += 1
         except STORE_ERRORS as error:
             if not is_outage(error):
-                logger.error("refused and left out of run %s: %s (%s)", run_id, _described(action), store_error(error))
+                _say_refused(run_id, action, error)
                 continue
             write_unsent(path, run_id, actions[done:])
             raise store_error(error) from error
     path.unlink()
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
     return sent
-
-
-def _resumed_at(client: MlflowClient, run_id: str) -> int:
-    """When a run was resumed last, in milliseconds since 1970; 0 for never."""
-    return int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0))
