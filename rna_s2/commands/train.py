@@ -11,12 +11,10 @@ from rna_s2.options.places import in_project
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.pipeline.train_s2 import config_of_run, run_train
 
-DEFAULT_CONFIG = "configs/baseline.yaml"
-
 
 def find_config(given: Mapping[str, str]) -> str:
     """The config of the run to resume, else the default one."""
-    return config_of_run(given["resume"]) if given["resume"] else in_project(DEFAULT_CONFIG)
+    return config_of_run(given["resume"]) if given["resume"] else in_project("configs/baseline.yaml")
 
 
 COMMAND = Command(

@@ -64,10 +64,7 @@ def network_card(about: Mapping[str, Any]) -> str:
         "",
         "| type | " + " | ".join(CELL_COLUMNS.values()) + " |",
         "| --- |" + " ---: |" * len(CELL_COLUMNS),
-        *(
-            f"| {name} | " + " | ".join(_shown(metrics[f"{metric}_{name}"]) for metric in CELL_COLUMNS) + " |"
-            for name in BOX_TYPES
-        ),
+        *(f"| {t} | " + " | ".join(_shown(metrics[f"{metric}_{t}"]) for metric in CELL_COLUMNS) + " |" for t in BOX_TYPES),
         "",
         f"All types: box sensitivity {_shown(metrics['box_sensitivity'])} at {metrics['boxes_per_row']:.1f} proposed boxes "
         f"per row; {100 * metrics['full_sensitivity_rows']:.1f} % of the rows have every target box among them.",

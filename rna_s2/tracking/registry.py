@@ -130,18 +130,14 @@ def _choose_champion(client: MlflowClient, name: str, model_type: ModelType) -> 
     """
     champion = None
     while True:
-        best = _best_version(client, name, model_type)
+        found = all_pages(client.search_model_versions, f"name = '{name}'")
+        metrics = {int(v.version): float(v.tags[model_type.version_tag]) for v in found if model_type.version_tag in v.tags}
+        best = str(min(metrics, key=lambda version: (-metrics[version], version))) if metrics else None
         if best is None or best == champion:
             return best
         if client.get_registered_model(name).aliases.get(CHAMPION) != best:
             client.set_registered_model_alias(name, CHAMPION, best)
         champion = best
-
-
-def _best_version(client: MlflowClient, name: str, model_type: ModelType) -> str | None:
-    versions = all_pages(client.search_model_versions, f"name = '{name}'")
-    metrics = {int(v.version): float(v.tags[model_type.version_tag]) for v in versions if model_type.version_tag in v.tags}
-    return str(min(metrics, key=lambda version: (-metrics[version], version))) if metrics else None
 
 
 def champion_uri(name: str) -> str:

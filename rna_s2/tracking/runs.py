@@ -11,7 +11,8 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +225,7 @@ def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> N
 
 def child_runs(parent_run_id: str) -> StartRun:
     """A :data:`rna_s2.engine.tracker.StartRun` whose runs are children of the given one."""
-
-    def step(stage: str, name: str) -> AbstractContextManager[MlflowTracker]:
-        return start_run(stage, name, parent_run_id=parent_run_id)
-
-    return step
+    return partial(start_run, parent_run_id=parent_run_id)
 
 
 def resolve_run_id(run_id: str) -> str:
