@@ -115,11 +115,16 @@ def set_up(requirements):
         stamp.unlink(missing_ok=True)
         install(requirements)
         done = {digest, digest_of(ROOT / "requirements.txt")}
-        partial = stamp.with_suffix(".tmp")
-        partial.write_text(wanted + "".join(f"{each}\n" for each in sorted(done)), encoding="utf-8")
-        os.replace(partial, stamp)
+        write_whole(stamp, wanted + "".join(f"{each}\n" for each in sorted(done)))
     name_experiment()
     make_ready_for_mlflow_run()
+
+
+def write_whole(path, text):
+    """Writes a file that is never half written, whoever else writes it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def python_version(python):
@@ -174,10 +179,7 @@ def name_experiment():
         text = activate.read_text(encoding="utf-8")
         if MARK in text:
             return
-        text = text.replace(DEACTIVATE, DEACTIVATE + EXPERIMENT_UNSET, 1) + EXPERIMENT_SET
-        partial = activate.with_suffix(".tmp")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, activate)
+        write_whole(activate, text.replace(DEACTIVATE, DEACTIVATE + EXPERIMENT_UNSET, 1) + EXPERIMENT_SET)
     except OSError as error:
         raise SetUpError(
             f"{shown(activate)} cannot be changed ({error.strerror}); remove {shown(VENV)} and run this again"
@@ -236,9 +238,7 @@ def make_ready_for_mlflow_run():
         elif folder.exists() and not (activate.is_file() and there.startswith(MARK)):
             folder.rename(folder.with_name(f"{folder.name}.broken-{os.getpid()}"))
         activate.parent.mkdir(parents=True, exist_ok=True)
-        partial = activate.with_name(f"activate.{os.getpid()}.tmp")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, activate)
+        write_whole(activate, text)
     except OSError as error:
         raise SetUpError(
             f"{folder} cannot be made ({error.strerror}); set MLFLOW_ENV_ROOT to a folder that you can write to"

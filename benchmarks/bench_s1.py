@@ -38,7 +38,7 @@ from rna_s2.s1.folding import fold_all
 from rna_s2.s1.model import MODEL_FILE
 from rna_s2.s1.network import ProposalNetwork, upper_triangle
 from rna_s2.s1.predict import table_of_proposals
-from rna_s2.s1.proposals import propose_boxes
+from rna_s2.s1.proposals import propose_selections
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from tests.s1_reference import propose
 
@@ -94,12 +94,12 @@ def measure(network: ProposalNetwork, length: int, inference: InferenceOptions, 
     rng = np.random.default_rng(length)
     seqs = [decode(codes, rna=True) for codes in rng.integers(0, 4, (number, length)).astype(np.uint8)]
     selection = SelectionOptions()
-    propose_boxes(network, [encode(seq) for seq in seqs[:2]], selection, inference)  # the first call sets things up
+    propose_selections(network, [encode(seq) for seq in seqs[:2]], [selection], inference)  # the first call sets things up
     seconds: dict[str, float] = {}
     start = clock()
     codes = [encode(seq) for seq in seqs]
     encoded = clock()
-    proposed = propose_boxes(network, codes, selection, inference, seconds)
+    (proposed,) = propose_selections(network, codes, [selection], inference, seconds)
     done = clock()
     frame = pd.DataFrame({"seq": pd.Series(seqs, dtype="str")})
     table = table_of_proposals(

@@ -12,7 +12,7 @@ from rna_s2.commands import predict as predict_command
 from rna_s2.commands import propose as propose_main
 from rna_s2.fitting.devices import chosen_device, chosen_precision, has_bfloat16, warn_of_slow
 from rna_s2.options.errors import UserError
-from rna_s2.s1.proposals import propose_boxes
+from rna_s2.s1.proposals import propose_selections
 from rna_s2.s1.selection import InferenceOptions, SelectionOptions
 from tests.chain_models import small_models
 
@@ -68,5 +68,6 @@ def test_proposals_take_the_precision_that_auto_means(processor, monkeypatch, no
     model = small_models().s1
     stream = model.stream
     monkeypatch.setattr(model, "stream", lambda *a: enabled.append(torch.is_autocast_enabled("cpu")) or stream(*a))
-    propose_boxes(model, [np.array([2, 2, 0, 0, 0, 1, 1], np.uint8)], SelectionOptions(), InferenceOptions(precision="auto"))
+    codes = [np.array([2, 2, 0, 0, 0, 1, 1], np.uint8)]
+    propose_selections(model, codes, [SelectionOptions()], InferenceOptions(precision="auto"))
     assert enabled == [processor]

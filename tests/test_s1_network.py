@@ -11,12 +11,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna_s2.rna.pairs import from_dot_bracket, target_boxes
-from rna_s2.s1.batches import EpochMaps, Maps, length_batches
+from rna_s2.s1.batches import EpochMaps, Maps, cell_targets, length_batches
 from rna_s2.s1.config import NetworkConfig
 from rna_s2.s1.losses import map_losses
 from rna_s2.s1.metrics import BINS, LOGIT_LIMIT, count_correct, count_on, histogram_auroc, histogram_average_precision
 from rna_s2.s1.network import LOC_CLASSES, SIZE_CLASSES, ProposalNetwork, TypeOutputs, pair_table, upper_triangle
-from rna_s2.s1.targets import cell_targets
 
 
 def as_cells(targets) -> dict:

@@ -17,7 +17,7 @@ from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import NetworkConfig
 from rna_s2.s1.merging import group, merge
 from rna_s2.s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
-from rna_s2.s1.proposals import least_on_logit, propose_boxes, propose_selections
+from rna_s2.s1.proposals import least_on_logit, propose_selections
 from rna_s2.s1.selection import SELECTIONS, THRESHOLDS, InferenceOptions, Selection, SelectionOptions
 from tests.s1_reference import propose
 
@@ -43,6 +43,10 @@ def cell_dicts(values: torch.Tensor, box_type: int) -> list[list[dict]]:
     columns = {name: tensor.tolist() for name, tensor in out._asdict().items()}
     return [[{name: column[i * length + j] for name, column in columns.items()} for j in range(length)]
             for i in range(length)]
+
+
+def propose_boxes(network, codes, selection: SelectionOptions, *inference):
+    return propose_selections(network, codes, [selection], *inference)[0]
 
 
 def as_dict(merged, row: int) -> dict:

@@ -34,7 +34,7 @@ from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTran
 from rna_s2.s1.folding import fold_all
 from rna_s2.s1.model import CARD_FILE, WEIGHTS_FILE, check_network_folder, load_network, save_network
 from rna_s2.s1.network import ProposalNetwork, receptive_field, weight_count
-from rna_s2.s1.segments import CutRule, cut_segments, keep_folded, segment_table
+from rna_s2.s1.segments import cut_segments, keep_folded, segment_table
 from rna_s2.s1.selection import THRESHOLDS, SelectionOptions
 from rna_s2.s1.synthetic import random_transcripts
 from rna_s2.s1.training import S1Module, split_rows, train
@@ -49,7 +49,7 @@ def folded_table(seed: int = 0, transcripts: int = 12):
     from rna_s2.rna.formats import SequenceRecord
 
     records = [SequenceRecord(f"t{k}", s) for k, s in enumerate(random_transcripts(transcripts, 400, seed))]
-    segments, _ = cut_segments(records, CutRule(20, 50, 20, 40, 0, seed))
+    segments, _ = cut_segments(records, SegmentRule(min_len=20, max_len=50, min_step=20, max_step=40, seed=seed))
     folded = fold_all([s.seq for s in segments], 1)
     kept, _ = keep_folded(segments, folded, 0.02)
     return segment_table([segments[k] for k in kept], [folded[k] for k in kept])

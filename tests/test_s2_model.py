@@ -27,8 +27,8 @@ from rna_s2.s2.features import encode_boxes
 from rna_s2.s2.network import BoxNetwork
 from rna_s2.s2.scorer import Scorer
 from rna_s2.tracking.client import open_client
-from rna_s2.tracking.models import S2_ENERGY_MODEL, S2_MODEL, load_champion
-from rna_s2.tracking.registry import CHAMPION, ModelType, log_model
+from rna_s2.tracking.models import S2_ENERGY_MODEL, S2_MODEL
+from rna_s2.tracking.registry import CHAMPION, ModelType, champion_uri, log_model
 from rna_s2.tracking.runs import start_run
 
 SIZES = NetworkConfig(n_dim=10, n_attn_layer=1, n_heads=2, n_ff=8, n_hid=4)
@@ -88,7 +88,7 @@ def test_the_champion_is_the_version_with_the_best_validation_auroc(tracking_uri
     assert not equal.is_champion and not undefined.is_champion and unregistered.version is None
     assert champion() == better.version
     with pytest.raises(UserError, match="no champion of a model 's2-nothing'"):
-        load_champion("s2-nothing")
+        champion_uri("s2-nothing")
 
 
 def test_of_two_registered_at_the_same_time_the_better_is_the_champion(tracking_uri, tmp_path, monkeypatch):

@@ -21,13 +21,13 @@ from rna_s2.pipeline.steps import segments as segments_main
 from rna_s2.rna.boxes import HLOOP, STEM
 from rna_s2.rna.formats import SequenceRecord, StructureRecord
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, loop_boxes
+from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.folding import FOLD_CHUNK, Folded, fold, fold_all
 from rna_s2.s1.segments import (
     LOW_FREQUENCY,
     NO_STRUCTURE,
     OVER_LIMIT,
     TOO_SHORT,
-    CutRule,
     Segment,
     cut_segments,
     keep_folded,
@@ -47,13 +47,19 @@ def random_seq(rng, length):
 # cutting
 
 
+def cut_rule(min_len: int, max_len: int, min_step: int, max_step: int, limit: int, seed: int) -> SegmentRule:
+    return SegmentRule(
+        min_len=min_len, max_len=max_len, min_step=min_step, max_step=max_step, max_per_transcript=limit, seed=seed
+    )
+
+
 @given(
     st.integers(0, 400), st.integers(1, 50), st.integers(0, 60), st.integers(1, 40), st.integers(0, 60),
     st.integers(0, 3), st.integers(0, 5),
 )  # fmt: skip
 def test_segments_obey_the_rule(length, min_len, more_len, min_step, more_step, limit, seed):
     seq = random_seq(np.random.default_rng(seed), length)
-    rule = CutRule(min_len, min_len + more_len, min_step, min_step + more_step, limit, seed)
+    rule = cut_rule(min_len, min_len + more_len, min_step, min_step + more_step, limit, seed)
     segments, left = cut_segments([SequenceRecord("t", seq)], rule)
     if length < min_len:
         assert (segments, [(x.length, x.reason) for x in left]) == ([], [(length, TOO_SHORT)])
@@ -75,7 +81,7 @@ def test_segments_obey_the_rule(length, min_len, more_len, min_step, more_step, 
 
 def test_lengths_and_steps_fill_their_ranges():
     seq = random_seq(np.random.default_rng(0), 20_000)
-    segments, _ = cut_segments([SequenceRecord("t", seq)], CutRule(5, 8, 2, 4, 0, 0))
+    segments, _ = cut_segments([SequenceRecord("t", seq)], cut_rule(5, 8, 2, 4, 0, 0))
     assert {len(s.seq) for s in segments} == {5, 6, 7, 8}
     assert set(np.diff([s.start for s in segments]).tolist()) == {2, 3, 4}
 
@@ -83,12 +89,12 @@ def test_lengths_and_steps_fill_their_ranges():
 def test_draws_depend_on_seed_and_name_alone():
     rng = np.random.default_rng(0)
     a, b = (SequenceRecord(name, random_seq(rng, 500)) for name in "ab")
-    rule = CutRule(20, 60, 10, 50, 0, 7)
+    rule = cut_rule(20, 60, 10, 50, 0, 7)
     both, _ = cut_segments([a, b], rule)
     alone, _ = cut_segments([b], rule)
     assert [s for s in both if s.transcript_id == "b"] == alone
     assert cut_segments([b], rule)[0] == alone
-    assert cut_segments([b], CutRule(20, 60, 10, 50, 0, 8))[0] != alone
+    assert cut_segments([b], cut_rule(20, 60, 10, 50, 0, 8))[0] != alone
     assert [s.start for s in both if s.transcript_id == "a"] != [s.start for s in alone]
 
 

@@ -44,12 +44,8 @@ def parameters(command: Command) -> dict[str, str | None]:
     found: dict[str, str | None] = {} if command.config is None else {CONFIG: command.config}
     for option, dotted in option_keys(command.options).items():
         info = leaves[dotted]
-        if command.config is not None:
-            found[option] = ""
-        elif info.is_required():
-            found[option] = None
-        else:
-            found[option] = shown_default(info.get_default(call_default_factory=True))
+        default = None if info.is_required() else shown_default(info.get_default(call_default_factory=True))
+        found[option] = default if command.config is None else ""
     return found
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from rna_s2.options.command_line import Command, parse
+from rna_s2.commands import main_of
+from rna_s2.options.command_line import Command
 from rna_s2.options.errors import run_command
 from rna_s2.options.places import in_project
 from rna_s2.pipeline.train_config import TrainConfig
-from rna_s2.pipeline.train_s2 import TrainReport, config_of_run, run_train
-
-DEFAULT_CONFIG = "configs/baseline.yaml"
+from rna_s2.pipeline.train_s2 import config_of_run, run_train
 
 
 def find_config(given: Mapping[str, str]) -> str:
     """The config of the run to resume, else the default one."""
-    return config_of_run(given["resume"]) if given["resume"] else in_project(DEFAULT_CONFIG)
+    return config_of_run(given["resume"]) if given["resume"] else in_project("configs/baseline.yaml")
 
 
 COMMAND = Command(
@@ -23,12 +22,7 @@ COMMAND = Command(
     config="", find_config=find_config,
     instead={"in_file": ["data.transcripts"], "transcripts": ["data.in_file"]},
 )
-
-
-def main(argv: Sequence[str] | None = None) -> TrainReport:
-    """Runs the command."""
-    return run_train(parse(COMMAND, argv))
-
+main = main_of(COMMAND, run_train)
 
 if __name__ == "__main__":
     raise SystemExit(run_command(main))

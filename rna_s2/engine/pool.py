@@ -19,7 +19,7 @@ from itertools import islice
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
-from rna_s2.engine.processes import end_with_parent, interrupts_ignored, own_code_first
+from rna_s2.engine.processes import end_with_parent, environment, interrupts_ignored, own_code_first
 from rna_s2.options.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def run_each(
     Raises:
         UserError: a process was killed.
     """
-    with _inherited("OMP_NUM_THREADS", str(threads)):  # read when PyTorch is loaded; this process has its threads already
+    with environment({"OMP_NUM_THREADS": str(threads)}):  # read when PyTorch is loaded; this process has its threads already
         context = multiprocessing.get_context("spawn")
         stopped = context.Event()
         pool = ProcessPoolExecutor(workers, context, _start, (threads, stopped))
@@ -91,20 +91,6 @@ def _stop_children(number: signal.Signals) -> None:
         if child.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(child.pid, number)
-
-
-@contextmanager
-def _inherited(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable for the processes that are started in the block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 _stopped: Event | None = None

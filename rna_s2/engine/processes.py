@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
+from rna_s2.options.errors import signal_handled
 from rna_s2.options.places import PROJECT_ROOT
 
 
@@ -36,17 +37,23 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def interrupts_ignored() -> AbstractContextManager[None]:
+    """Ctrl-C does nothing in the block, in the main thread."""
+    return signal_handled(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing in the block. Only the main thread can change that; in another one the block has no effect."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables in the block, for this process and for those that are started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

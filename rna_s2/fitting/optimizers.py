@@ -30,15 +30,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        convolutions: Iterable[nn.Parameter],
-        others: Iterable[nn.Parameter],
-        *,
-        muon_lr: float,
-        lr: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        muon_weight_decay: float,
+        self, convolutions: Iterable[nn.Parameter], others: Iterable[nn.Parameter], *, muon_lr: float, lr: float,
+        betas: tuple[float, float], weight_decay: float, muon_weight_decay: float
     ) -> None:
         self.convolutions = list(convolutions)
         self.matrices = [nn.Parameter(_channels_last(w.detach()).view(len(w), -1)) for w in self.convolutions]

@@ -44,11 +44,7 @@ def _falling(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "constant": constant,
-    "cosine": cosine,
-    "cosine_by_progress": cosine_by_progress,
-}
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "cosine_by_progress": cosine_by_progress}
 
 SCHEDULE_HELP = "; ".join(f"{name}: {schedule.__doc__}" for name, schedule in SCHEDULES.items())
 

@@ -7,9 +7,7 @@ import math
 import numpy as np
 
 
-def split_by_order(
-    rows: int, train_share: float, test_share: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_by_order(rows: int, train_share: float, test_share: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first rows train, the next validate, the last are put aside; with no test part the reference experiment's split.
 
     Args:

@@ -74,10 +74,7 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         section = section_of(info.annotation)
-        if section is not None:
-            leaves.update(leaf_fields(section, f"{prefix}{name}."))
-        else:
-            leaves[prefix + name] = info
+        leaves |= {prefix + name: info} if section is None else leaf_fields(section, f"{prefix}{name}.")
     return leaves
 
 
@@ -189,9 +186,6 @@ def unknown_keys(model: type[BaseModel], values: Mapping[str, Any], source: str)
     for key, value in values.items():
         if key not in model.model_fields:
             wrong.append(f"{source}: unknown key '{key}'; allowed here: {', '.join(model.model_fields)}")
-            continue
-        section = section_of(model.model_fields[key].annotation)
-        if section is not None and isinstance(value, Mapping):
-            inner = unknown_keys(section, value, f"{source}: {key}")
-            wrong.extend([inner] if inner else [])
-    return "; ".join(wrong)
+        elif isinstance(value, Mapping) and (section := section_of(model.model_fields[key].annotation)):
+            wrong.append(unknown_keys(section, value, f"{source}: {key}"))
+    return "; ".join(filter(None, wrong))

@@ -17,11 +17,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import BaseModel
 
-from rna_s2.options.base import Options, leaf_fields, load_yaml, section_of, unknown_keys, validate
+from rna_s2.options.base import Model, leaf_fields, load_yaml, section_of, unknown_keys, validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.places import from_project, in_project
 
@@ -30,8 +30,6 @@ CONFIG = "config"
 
 CONFIG_ONLY: dict[str, Any] = {"config_only": True}
 """Mark of a field that only a config file sets."""
-
-Model = TypeVar("Model", bound=Options)
 
 
 def called(name: str) -> dict[str, Any]:
@@ -147,9 +145,7 @@ def parse_with_config(command: Command[Model], argv: Sequence[str] | None) -> tu
     return validate(command.options, values, source, origins), path
 
 
-def _given(
-    command: Command, keys: Mapping[str, str], leaves: Mapping[str, Any], argv: Sequence[str] | None
-) -> dict[str, str]:
+def _given(command: Command, keys: Mapping[str, str], leaves: Mapping[str, Any], argv: Sequence[str] | None) -> dict[str, str]:
     """The text of every option, empty where it is not given."""
     parser = _Parser(prog=f"mlflow run . -e {command.name}", description=command.about, allow_abbrev=False)
     if command.config is not None:
@@ -190,12 +186,11 @@ def _put(values: dict[str, Any], dotted: str, value: Any, source: str) -> None:
 def _forget(values: dict[str, Any], dotted: str) -> None:
     """Takes a (nested) value of a config out."""
     *sections, leaf = dotted.split(".")
+    inner: Any = values
     for section in sections:
-        inner = values.get(section)
-        if not isinstance(inner, dict):
-            return
-        values = inner
-    values.pop(leaf, None)
+        inner = inner.get(section) if isinstance(inner, dict) else None
+    if isinstance(inner, dict):
+        inner.pop(leaf, None)
 
 
 class _Parser(argparse.ArgumentParser):

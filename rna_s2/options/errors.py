@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that SIGTERM ended."""
@@ -20,28 +21,31 @@ class UserError(Exception):
 
 
 @contextmanager
-def _terminated_in_order() -> Iterator[None]:
-    """SIGTERM raises :class:`SystemExit` in the block, in the main thread."""
+def signal_handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """``handler`` gets a signal in the block. Only the main thread can change that; in another one the block has no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
-def _lacking(error: BaseException) -> str:
-    """What the machine has too little of, as far as an error says so, and what to do; else empty."""
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error means to the user: its text, or what the machine has too little of and what to do; empty for a fault."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room and run the same command again"
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # what PyTorch says is a RuntimeError
-        return "the memory is out; make networks, batches or tables smaller, or the number of workers"
+        return f"the disk is full; make room and run the same command again ({text})"
+    if isinstance(error, MemoryError) or "allocate memory" in text:  # what PyTorch says is a RuntimeError
+        return f"the memory is out; make networks, batches or tables smaller, or the number of workers ({text})"
     return ""
 
 
@@ -55,18 +59,13 @@ def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[s
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        with _terminated_in_order():
+        with signal_handled(signal.SIGTERM, _leave):
             main(argv)
-    except UserError as error:
-        if os.environ.get("RNA_S2_TRACEBACK") == "1":
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        said = _one_line(error)
+        if os.environ.get("RNA_S2_TRACEBACK") == "1" or not (said or isinstance(error, UserError)):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except (OSError, MemoryError, RuntimeError) as error:
-        lacking = _lacking(error)
-        if not lacking or os.environ.get("RNA_S2_TRACEBACK") == "1":
-            raise
-        print(f"error: {lacking} ({' '.join(str(error).split())})", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         return 1
     except SystemExit as error:
         if error.code == TERMINATED:

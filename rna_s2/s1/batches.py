@@ -1,22 +1,46 @@
-"""Rows of an S1 table as batches of maps."""
+"""Rows of an S1 table as batches of maps, and what each cell of a map should say: the target boxes as cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from rna_s2.rna.boxes import Boxes
+from rna_s2.rna.boxes import Boxes, ragged_positions
 from rna_s2.rna.sequence import encode_many
+from rna_s2.s1.merging import group
 from rna_s2.s1.network import PAD_CODE, upper_triangle
-from rna_s2.s1.targets import CellTargets, cell_targets
 
 MEGABATCH = 64
 """Batches that are formed together: rows of so many batches are sorted by length before they are cut into batches."""
+
+Array = TypeVar("Array")
+
+
+class CellTargets(NamedTuple, Generic[Array]):
+    """The cells above the diagonal that target boxes cover, one entry per cell and box type; arrays or tensors.
+
+    Attributes:
+        type: ``(n,)`` int64 box type.
+        row: ``(n,)`` int64 sequence.
+        i, j: ``(n,)`` int64 the cell.
+        loc_x, loc_y: ``(n,)`` int64 distance up and right to the box's top-right corner (0 at the corner itself).
+        siz_x, siz_y: ``(n,)`` int64 rows and columns of the box.
+    """
+
+    type: Array
+    row: Array
+    i: Array
+    j: Array
+    loc_x: Array
+    loc_y: Array
+    siz_x: Array
+    siz_y: Array
 
 
 @dataclass(frozen=True)
@@ -76,13 +100,9 @@ class Maps:
         """From sequences over the alphabet of :mod:`rna_s2.rna.sequence`."""
         return cls(*encode_many(seqs), boxes)
 
-    def sequence_codes(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Base codes of each of the given rows."""
-        return [self.codes[self.offsets[row]: self.offsets[row + 1]] for row in rows]
-
     def batch(self, rows: np.ndarray) -> MapBatch:
         """The given rows (``(k,)`` int) as a batch."""
-        codes, lengths = padded_codes(self.sequence_codes(rows))
+        codes, lengths = padded_codes([self.codes[self.offsets[row]: self.offsets[row + 1]] for row in rows])
         boxes = self.boxes.take_rows(rows)
         targets = CellTargets(*(torch.from_numpy(column) for column in cell_targets(boxes)))
         return MapBatch(codes, lengths, targets, boxes)
@@ -95,6 +115,26 @@ def padded_codes(codes: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     for k, c in enumerate(codes):
         padded[k, : len(c)] = c
     return torch.from_numpy(padded), torch.from_numpy(lengths)
+
+
+def cell_targets(boxes: Boxes) -> CellTargets[np.ndarray]:
+    """The cells that target boxes cover.
+
+    Half of an hloop's square lies below the diagonal; cells (i, j) with i >= j are left out. Two iloops share a cell
+    when a single base pair lies between them: the inner one's corner. A cell in several boxes of a type belongs to
+    the one whose top-right corner is nearest (``loc_x + loc_y``), so the shared cell speaks for the inner loop.
+    """
+    box, within = ragged_positions(boxes.siz_x.astype(np.int64) * boxes.siz_y)
+    siz_x, siz_y = boxes.siz_x[box].astype(np.int64), boxes.siz_y[box].astype(np.int64)
+    loc_x, loc_y = within // siz_y, within % siz_y
+    i, j = boxes.bb_x[box] + loc_x, boxes.bb_y[box] - loc_y
+    row, box_type = boxes.row[box], boxes.type[box].astype(np.int64)
+
+    above = np.flatnonzero(i < j)
+    above = above[np.argsort((loc_x + loc_y)[above], kind="stable")]
+    order, starts = group([column[above] for column in (box_type, row, i, j)])
+    cell = above[order[starts]]
+    return CellTargets(box_type[cell], row[cell], i[cell], j[cell], loc_x[cell], loc_y[cell], siz_x[cell], siz_y[cell])
 
 
 class EpochMaps(IterableDataset):
@@ -117,15 +157,8 @@ class EpochMaps(IterableDataset):
     """
 
     def __init__(
-        self,
-        maps: Maps,
-        rows: np.ndarray,
-        *,
-        batches_per_epoch: int,
-        batch_pixels: int,
-        seed: int,
-        short_len: int = 0,
-        short_epochs: int = 0,
+        self, maps: Maps, rows: np.ndarray, *, batches_per_epoch: int, batch_pixels: int, seed: int, short_len: int = 0,
+        short_epochs: int = 0
     ) -> None:
         super().__init__()
         self.maps, self.rows = maps, np.asarray(rows, np.int64)

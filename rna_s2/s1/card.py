@@ -12,12 +12,9 @@ from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s1.selection import SELECTIONS, THRESHOLDS
 
 CELL_COLUMNS = {
-    "auroc": "au-ROC",
-    "average_precision": "au-PRC",
-    "loc_x_accuracy": "location, rows",
-    "loc_y_accuracy": "location, columns",
-    "size_accuracy": "size, softmax",
-    "scalar_size_accuracy": "size, scalar",
+    "auroc": "au-ROC", "average_precision": "au-PRC",
+    "loc_x_accuracy": "location, rows", "loc_y_accuracy": "location, columns",
+    "size_accuracy": "size, softmax", "scalar_size_accuracy": "size, scalar",
     "box_sensitivity": "boxes found",
 }
 """Metrics of a box type (``METRIC_TYPE`` in the results), and what they are called in the card."""
@@ -47,9 +44,8 @@ def network_card(about: Mapping[str, Any]) -> str:
         about["command"],
         "```",
         "",
-        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. {_commit(about)}, MLflow run "
-        f"`{about['run_id']}`; "
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
+        f"Seed {config['seed']}, {about['epochs']} epochs, the weights of the last one. "
+        f"{_commit(about)}, MLflow run `{about['run_id']}`; {_listed(about['versions'])}.",
         "",
         f"{about['train_rows']:,} rows trained, {about['val_rows']:,} validated; no transcript is on both sides.",
         "",
@@ -68,10 +64,7 @@ def network_card(about: Mapping[str, Any]) -> str:
         "",
         "| type | " + " | ".join(CELL_COLUMNS.values()) + " |",
         "| --- |" + " ---: |" * len(CELL_COLUMNS),
-        *(
-            f"| {name} | " + " | ".join(_shown(metrics[f"{metric}_{name}"]) for metric in CELL_COLUMNS) + " |"
-            for name in BOX_TYPES
-        ),
+        *(f"| {t} | " + " | ".join(_shown(metrics[f"{metric}_{t}"]) for metric in CELL_COLUMNS) + " |" for t in BOX_TYPES),
         "",
         f"All types: box sensitivity {_shown(metrics['box_sensitivity'])} at {metrics['boxes_per_row']:.1f} proposed boxes "
         f"per row; {100 * metrics['full_sensitivity_rows']:.1f} % of the rows have every target box among them.",
@@ -88,14 +81,15 @@ def _sources(config: Mapping[str, Any]) -> list[str]:
     """Which transcripts the tables were made from, where the training made them."""
     if not config["transcripts"]:
         return []
-    rule = ", ".join(f"{name} {value}" for name, value in config["segments"].items())
-    lines = ["The tables are segments of these transcripts, cut and folded with " + rule + ":", ""]
-    for source in config["transcripts"]:
-        if isinstance(source, Mapping):
-            lines.append("- random transcripts: " + ", ".join(f"{name} {value}" for name, value in source.items()))
-        else:
-            lines.append(f"- `{source}`")
-    return [*lines, ""]
+    sources = config["transcripts"]
+    return [
+        f"The tables are segments of these transcripts, cut and folded with {_listed(config['segments'])}:", "",
+        *(f"- random transcripts: {_listed(s)}" if isinstance(s, Mapping) else f"- `{s}`" for s in sources), "",
+    ]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _excluded(excluded: Mapping[str, Any]) -> list[str]:

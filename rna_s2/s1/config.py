@@ -136,5 +136,5 @@ class S1Config(Options):
         default_factory=TrainingConfig, description="how it is trained", json_schema_extra=shown("epochs", "precision")
     )
     selection: SelectionOptions = Field(
-        default_factory=lambda: SelectionOptions(), description="which proposals count for the sensitivity"
+        default_factory=SelectionOptions, description="which proposals count for the sensitivity"
     )

@@ -9,6 +9,8 @@ which weighting the classes would not.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,20 +48,19 @@ def map_losses(
         _, row, i, j, loc_x, loc_y, siz_x, siz_y = (column[mine] for column in targets)
         out = network.type_outputs(features[row, i, j], box_type)
         sides = ((out.siz_x, out.scalar_x, siz_x), (out.siz_y, out.scalar_y, siz_y))[: 2 if box_type == ILOOP else 1]
+        location = [(out.loc_x, location_class(loc_x)), (out.loc_y, location_class(loc_y))]
+        classes = [(logits, size_class(side)) for logits, _, side in sides]
+        numbers = [(number, side.float()) for _, number, side in sides]
         losses[f"on/{name}"] = entropy[box_type] / count
-        losses[f"location/{name}"] = (
-            F.cross_entropy(out.loc_x.float(), location_class(loc_x), reduction="sum")
-            + F.cross_entropy(out.loc_y.float(), location_class(loc_y), reduction="sum")
-        ) / count
-        losses[f"size/{name}"] = sum(
-            (F.cross_entropy(logits.float(), size_class(side), reduction="sum") for logits, _, side in sides),
-            start=torch.zeros(()),
-        ) / (count * len(sides))
-        losses[f"scalar/{name}"] = scalar_weight * sum(
-            (F.smooth_l1_loss(number.float(), side.float(), reduction="sum") for _, number, side in sides),
-            start=torch.zeros(()),
-        ) / (count * len(sides))
+        losses[f"location/{name}"] = _summed(F.cross_entropy, location) / count
+        losses[f"size/{name}"] = _summed(F.cross_entropy, classes) / (count * len(sides))
+        losses[f"scalar/{name}"] = scalar_weight * _summed(F.smooth_l1_loss, numbers) / (count * len(sides))
     return losses
+
+
+def _summed(loss: Callable[..., Tensor], parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """The sum of a loss over all cells of all pairs of outputs and targets."""
+    return sum((loss(output.float(), target, reduction="sum") for output, target in parts), start=torch.zeros(()))
 
 
 def on_targets(batch: MapBatch, inside: Tensor) -> Tensor:

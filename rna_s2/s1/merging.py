@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rna_s2.boxtables.columns import concatenate_ragged, offsets_of
 from rna_s2.boxtables.table import Ragged
 from rna_s2.rna.boxes import HLOOP, Boxes
 from rna_s2.rna.pairs import impossible_stems
@@ -20,6 +21,11 @@ class ProposedBoxes(NamedTuple):
     boxes: Boxes
     prob_sm: Ragged
     prob_sl: Ragged
+
+    def select(self, keep: np.ndarray) -> ProposedBoxes:
+        """Only the boxes where ``keep`` (``(boxes,)`` bool) is true; all rows stay."""
+        kept = np.flatnonzero(keep)
+        return ProposedBoxes(self.boxes.select(keep), self.prob_sm.take(kept), self.prob_sl.take(kept))
 
 
 def merge(proposals: Proposals, rows: int, options: SelectionOptions) -> ProposedBoxes:
@@ -38,16 +44,13 @@ def merge(proposals: Proposals, rows: int, options: SelectionOptions) -> Propose
     order, starts = group(columns)
     firsts = order[starts]
     counts = np.bincount(proposals.row[firsts], minlength=rows)
-    boxes = Boxes(
-        np.concatenate([[0], np.cumsum(counts)]), *(column[firsts] for column in columns[1:])
-    )
+    boxes = Boxes(offsets_of(counts), *(column[firsts] for column in columns[1:]))
     box_of = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))
     softmax, on = proposals.softmax[order], proposals.on[order]
     prob = proposals.prob[order].astype(np.float64)
     n_sm = np.bincount(box_of[softmax], minlength=len(starts))
     n_sl = np.bincount(box_of[~softmax], minlength=len(starts))
-    prob_sm = Ragged(prob[softmax], np.concatenate([[0], np.cumsum(n_sm)]))
-    prob_sl = Ragged(prob[~softmax], np.concatenate([[0], np.cumsum(n_sl)]))
+    merged = ProposedBoxes(boxes, Ragged(prob[softmax], offsets_of(n_sm)), Ragged(prob[~softmax], offsets_of(n_sl)))
 
     share = np.where(boxes.type == HLOOP, HLOOP_AREA_SHARE, 1.0)
     weight = np.where(softmax, 1.0, SCALAR_SUPPORT)
@@ -57,10 +60,7 @@ def merge(proposals: Proposals, rows: int, options: SelectionOptions) -> Propose
         support=np.bincount(box_of, prob * weight, minlength=len(starts)),
     )
     stays = options.rule.stays(options, evidence)
-    if stays.all():
-        return ProposedBoxes(boxes, prob_sm, prob_sl)
-    kept = np.flatnonzero(stays)
-    return ProposedBoxes(boxes.select(stays), prob_sm.take(kept), prob_sl.take(kept))
+    return merged if stays.all() else merged.select(stays)
 
 
 def area(boxes: Boxes) -> np.ndarray:
@@ -87,34 +87,24 @@ def group(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return order, np.flatnonzero(new)
 
 
-def possible_boxes(
-    proposed: ProposedBoxes, codes: Sequence[np.ndarray], selection: SelectionOptions
-) -> ProposedBoxes:
+def possible_boxes(proposed: ProposedBoxes, codes: Sequence[np.ndarray], selection: SelectionOptions) -> ProposedBoxes:
     """The boxes without impossible stems, where the selection drops these."""
     if not selection.drop_impossible_stems:
         return proposed
-    offsets = np.concatenate([[0], np.cumsum([len(c) for c in codes], dtype=np.int64)])
     flat = np.concatenate([np.zeros(0, np.uint8), *codes])
-    keep = ~impossible_stems(proposed.boxes, flat, offsets)
-    index = np.flatnonzero(keep)
-    return ProposedBoxes(proposed.boxes.select(keep), proposed.prob_sm.take(index), proposed.prob_sl.take(index))
+    return proposed.select(~impossible_stems(proposed.boxes, flat, offsets_of(np.array([len(c) for c in codes], np.int64))))
 
 
 def in_row_order(parts: Sequence[tuple[np.ndarray, ProposedBoxes]], rows: int) -> ProposedBoxes:
     """Joins parts, each with the sequences that its rows are; in the order of sequences, types, corners and sizes."""
-    row = np.concatenate([np.zeros(0, np.int64), *(index[part.boxes.row] for index, part in parts)])
+    nothing = ProposedBoxes(Boxes.empty(), Ragged.empty(0), Ragged.empty(0))
+    parts = [(np.zeros(0, np.int64), nothing), *parts]
+    row = np.concatenate([index[part.boxes.row] for index, part in parts])
     columns = [
-        np.concatenate([np.zeros(0, np.int64), *(getattr(part.boxes, name) for _, part in parts)]).astype(np.int64)
+        np.concatenate([getattr(part.boxes, name) for _, part in parts]).astype(np.int64)
         for name in ("type", "bb_x", "bb_y", "siz_x", "siz_y")
     ]
     order, _ = group([row, *columns])
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
-    boxes = Boxes(offsets, *(column[order] for column in columns))
-    lists = []
-    for name in ("prob_sm", "prob_sl"):
-        ragged = [getattr(part, name) for _, part in parts]
-        lengths = np.concatenate([np.zeros(0, np.int64), *(r.lengths for r in ragged)])
-        whole = Ragged(np.concatenate([np.zeros(0), *(r.values for r in ragged)]),
-                       np.concatenate([[0], np.cumsum(lengths)]))
-        lists.append(whole.take(order))
+    boxes = Boxes(offsets_of(np.bincount(row, minlength=rows)), *(column[order] for column in columns))
+    lists = (concatenate_ragged(ragged).take(order) for ragged in zip(*(part[1:] for _, part in parts), strict=True))
     return ProposedBoxes(boxes, *lists)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,36 +18,13 @@ BINS = 4096
 ACCURACIES = ("loc_x", "loc_y", "size", "scalar_size")
 
 
-@dataclass(frozen=True)
-class CellCounts:
-    """What some cells' outputs were.
-
-    Attributes:
-        on, off: ``(3, BINS)`` int64: cells that are on and off, by type and by their logit.
-        correct: ``(3, 4)`` int64: of the cells that are on, those whose :data:`ACCURACIES` output is right.
-    """
-
-    on: np.ndarray
-    off: np.ndarray
-    correct: np.ndarray
-
-    def __add__(self, other: CellCounts) -> CellCounts:
-        return CellCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    @classmethod
-    def zero(cls) -> CellCounts:
-        """No cells."""
-        histogram = np.zeros((len(BOX_TYPES), BINS), np.int64)
-        return cls(histogram, histogram.copy(), np.zeros((len(BOX_TYPES), len(ACCURACIES)), np.int64))
-
-
 def count_on(logits: Tensor, on: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """``(3, BINS)`` histograms of the ``(cells, 3)`` logits of the cells that are on, and of the others."""
     scaled = (logits.float() + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))
     place = scaled.long().clamp(0, BINS - 1) + BINS * torch.arange(len(BOX_TYPES), device=logits.device)
-    shape = (len(BOX_TYPES), BINS)
-    both = [torch.bincount(place[which], minlength=shape[0] * shape[1]).cpu().numpy() for which in (on, ~on)]
-    return both[0].reshape(shape), both[1].reshape(shape)
+    bins = BINS * len(BOX_TYPES)
+    of_on, of_off = (torch.bincount(place[which], minlength=bins).view(-1, BINS).cpu().numpy() for which in (on, ~on))
+    return of_on, of_off
 
 
 def count_correct(
@@ -59,35 +34,32 @@ def count_correct(
 
     All cells given are on. Both sides of an iloop must be right.
     """
-    size_right = outputs.siz_x.argmax(1) == size_class(siz_x)
-    scalar_right = rounded_size(outputs.scalar_x) == siz_x
-    if box_type == ILOOP:
-        size_right = size_right & (outputs.siz_y.argmax(1) == size_class(siz_y))
-        scalar_right = scalar_right & (rounded_size(outputs.scalar_y) == siz_y)
-    right = (
+    right = [
         outputs.loc_x.argmax(1) == location_class(loc_x),
         outputs.loc_y.argmax(1) == location_class(loc_y),
-        size_right,
-        scalar_right,
-    )
+        outputs.siz_x.argmax(1) == size_class(siz_x),
+        rounded_size(outputs.scalar_x) == siz_x,
+    ]
+    if box_type == ILOOP:
+        right[2] &= outputs.siz_y.argmax(1) == size_class(siz_y)
+        right[3] &= rounded_size(outputs.scalar_y) == siz_y
     return np.array([int(r.sum()) for r in right], np.int64)
 
 
-def cell_metrics(counts: CellCounts) -> dict[str, float]:
+def cell_metrics(on: np.ndarray, off: np.ndarray, correct: np.ndarray) -> dict[str, float]:
     """au-ROC and average precision of "on", and the accuracies, per type: ``auroc_stem``, ``loc_x_accuracy_stem``, ...
 
-    NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types.
+    NaN where a type has no cell that is on (or none that is off). ``auroc`` is the mean over the types. The counts are those
+    of :func:`count_on` and, for each type, of :func:`count_correct`.
     """
     metrics: dict[str, float] = {}
     for code, name in enumerate(BOX_TYPES):
-        metrics[f"auroc_{name}"] = histogram_auroc(counts.on[code], counts.off[code])
-        metrics[f"average_precision_{name}"] = histogram_average_precision(counts.on[code], counts.off[code])
-        cells = counts.on[code].sum()
+        metrics[f"auroc_{name}"] = histogram_auroc(on[code], off[code])
+        metrics[f"average_precision_{name}"] = histogram_average_precision(on[code], off[code])
+        cells = on[code].sum()
         for k, output in enumerate(ACCURACIES):
-            metrics[f"{output}_accuracy_{name}"] = counts.correct[code, k] / cells if cells else float("nan")
-    aurocs = [metrics[f"auroc_{name}"] for name in BOX_TYPES]
-    metrics["auroc"] = float(np.mean(aurocs))
-    return metrics
+            metrics[f"{output}_accuracy_{name}"] = correct[code, k] / cells if cells else float("nan")
+    return metrics | {"auroc": float(np.mean([metrics[f"auroc_{name}"] for name in BOX_TYPES]))}
 
 
 def histogram_auroc(positive: np.ndarray, negative: np.ndarray) -> float:

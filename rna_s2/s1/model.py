@@ -70,9 +70,7 @@ def load_network(folder: str | Path) -> tuple[ProposalNetwork, dict[str, Any]]:
         weights = load_file(folder / WEIGHTS_FILE)
     except FileNotFoundError as error:  # that of safetensors does not name the file
         missing = WEIGHTS_FILE if (folder / MODEL_FILE).exists() else MODEL_FILE
-        raise UserError(
-            f"{folder}: holds no stage 1 network ({missing} is missing); give a trained one's folder"
-        ) from error
+        raise UserError(f"{folder}: holds no stage 1 network ({missing} is missing); give a trained one's folder") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be read as a stage 1 network ({error}); train it again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:

@@ -116,9 +116,8 @@ class ResidualBlock(nn.Module):
         self.look = nn.Conv2d(channels, hidden, 3, padding=dilation, dilation=dilation)
         self.mix = nn.Conv2d(hidden, channels, 1)
         nn.init.kaiming_normal_(self.look.weight, nonlinearity="relu")
-        nn.init.zeros_(self.look.bias)
-        nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        for zero in (self.look.bias, self.mix.weight, self.mix.bias):
+            nn.init.zeros_(zero)
 
     def forward(self, stream: Tensor) -> Tensor:
         return stream + self.mix(F.relu(self.look(F.relu(stream))))
@@ -135,16 +134,13 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
-        self.first = nn.Conv2d(N_BASES * N_BASES + 2 * N_BASES, channels, config.first_kernel,
-                               padding=config.first_kernel // 2)
+        self.first = nn.Conv2d(N_BASES * N_BASES + 2 * N_BASES, channels, config.first_kernel, padding=config.first_kernel // 2)
         self.blocks = nn.ModuleList(
             ResidualBlock(channels, hidden, dilation)
             for hidden, dilation in zip(config.hidden_of_blocks, config.dilations, strict=True)
         )
         self.head = nn.Conv2d(channels, config.head_hidden, 1)
-        self.outputs = nn.ModuleList(
-            nn.Linear(config.head_hidden, sum(output_widths(t))) for t in (STEM, ILOOP, HLOOP)
-        )
+        self.outputs = nn.ModuleList(nn.Linear(config.head_hidden, sum(output_widths(t))) for t in (STEM, ILOOP, HLOOP))
         self.register_buffer("pair_table", pair_table(), persistent=False)
         for layer in self.outputs:
             nn.init.zeros_(layer.bias)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,26 +18,8 @@ from rna_s2.rna import formats
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.pairs import from_dot_bracket, remove_pseudoknots, target_boxes
 from rna_s2.rna.sequence import mask_ambiguous
+from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.folding import Folded
-
-
-@dataclass(frozen=True)
-class CutRule:
-    """How segments are cut from a transcript.
-
-    Attributes:
-        min_len, max_len: length of a segment in bases, sampled uniformly from this range (both ends included).
-        min_step, max_step: bases from one start to the next, sampled uniformly; below ``min_len`` segments may overlap.
-        max_per_transcript: segments kept of one transcript, chosen at random; 0 keeps all.
-        seed: the same seed gives the same segments.
-    """
-
-    min_len: int
-    max_len: int
-    min_step: int
-    max_step: int
-    max_per_transcript: int
-    seed: int
 
 
 class Segment(NamedTuple):
@@ -64,12 +45,13 @@ NO_STRUCTURE = "no_base_pair_in_mfe_structure"
 LOW_FREQUENCY = "mfe_frequency_below_min_mfe_freq"
 
 
-def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -> tuple[list[Segment], list[Left]]:
+def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: SegmentRule) -> tuple[list[Segment], list[Left]]:
     """Cut segments from transcripts.
 
     The first start is sampled from the first ``max_step`` bases, each next one a random step further on; a segment's
-    length is sampled from the range of the rule, cut down to what is left of the transcript. The samples depend on the seed
-    and the transcript's name alone: other transcripts in the file change nothing.
+    length is sampled from the range of the rule, cut down to what is left of the transcript. Both are sampled uniformly, both
+    ends included; the segments that are kept of one transcript are chosen at random. The samples depend on the seed and the
+    transcript's name alone: other transcripts in the file change nothing.
     """
     segments: list[Segment] = []
     left: list[Left] = []
@@ -78,7 +60,8 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -
         if len(seq) < rule.min_len:
             left.append(Left(name, 0, len(seq), TOO_SHORT))
             continue
-        rng = named_generator(rule.seed, name)
+        of_name = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        rng = np.random.default_rng([rule.seed, of_name])
         last_start = len(seq) - rule.min_len
         most = last_start // rule.min_step + 1
         steps = rng.integers(rule.min_step, rule.max_step, size=most, endpoint=True)
@@ -89,8 +72,7 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -
         lengths = rng.integers(rule.min_len, longest, endpoint=True)
         chosen = np.ones(len(starts), bool)
         if 0 < rule.max_per_transcript < len(starts):
-            chosen[:] = False
-            chosen[rng.choice(len(starts), rule.max_per_transcript, replace=False)] = True
+            chosen = np.isin(np.arange(len(starts)), rng.choice(len(starts), rule.max_per_transcript, replace=False))
         for start, length, keep in zip(starts.tolist(), lengths.tolist(), chosen.tolist(), strict=True):
             if keep:
                 segments.append(Segment(name, start, seq[start: start + length]))
@@ -99,15 +81,7 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: CutRule) -
     return segments, left
 
 
-def named_generator(seed: int, name: str) -> np.random.Generator:
-    """A generator whose numbers depend on the seed and a name (of a transcript, of a row) alone."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-
-
-def keep_folded(
-    segments: Sequence[Segment], folded: Sequence[Folded], min_mfe_freq: float
-) -> tuple[list[int], list[Left]]:
+def keep_folded(segments: Sequence[Segment], folded: Sequence[Folded], min_mfe_freq: float) -> tuple[list[int], list[Left]]:
     """Which segments have a structure, of an MFE frequency of at least ``min_mfe_freq``; and what is left out."""
     kept: list[int] = []
     left: list[Left] = []
@@ -161,6 +135,6 @@ def one_idx_column(structures: Iterable[np.ndarray]) -> pd.Series:
     return pd.Series([(pairs[:, 0].tolist(), pairs[:, 1].tolist()) for pairs in structures], dtype=object)
 
 
-def table_without_proposals(frame: pd.DataFrame, targets: Boxes, source: str) -> BoxTable:
-    """A table whose sequences have targets and no proposals yet."""
+def table_without_proposals(frame: pd.DataFrame, targets: Boxes | None, source: str) -> BoxTable:
+    """A table whose sequences have no proposals yet."""
     return BoxTable(frame, Boxes.empty(len(frame)), targets, Ragged.empty(0), Ragged.empty(0), source=source)

@@ -21,7 +21,6 @@ SCALAR_SUPPORT = 0.2
 """What a proposal of the scalar size counts in a box's support, beside one of the softmax size. Its probability lacks the
 factor for the size, so it is too high."""
 
-
 HLOOP_AREA_SHARE = 0.5
 """Share of an hloop's square that lies above the diagonal, about; its threshold on n_proposal shrinks by it."""
 
@@ -58,36 +57,30 @@ class SelectionRule:
     stays: Callable[[SelectionOptions, Evidence], np.ndarray]
 
 
+def _is_dense(options: SelectionOptions, boxes: Evidence) -> np.ndarray:
+    return boxes.density > options.n_proposal_threshold
+
+
 SELECTIONS: dict[Selection, SelectionRule] = {
     "on_threshold": SelectionRule(
-        "only cells whose p_on exceeds on_threshold propose",
-        ("on_threshold",),
-        lambda options: options.on_threshold,
-        lambda options, boxes: np.ones(len(boxes.on), bool),
+        "only cells whose p_on exceeds on_threshold propose", ("on_threshold",),
+        lambda options: options.on_threshold, lambda options, boxes: np.ones(len(boxes.on), bool),
     ),
     "n_proposal": SelectionRule(
         "all cells propose, and boxes are kept whose number of proposals over their area exceeds n_proposal_threshold",
-        ("n_proposal_threshold",),
-        lambda options: None,
-        lambda options, boxes: boxes.density > options.n_proposal_threshold,
+        ("n_proposal_threshold",), lambda options: None, _is_dense,
     ),
     "both": SelectionRule(
-        "the second after the first",
-        ("on_threshold", "n_proposal_threshold"),
-        lambda options: options.on_threshold,
-        lambda options, boxes: boxes.density > options.n_proposal_threshold,
+        "the second after the first", ("on_threshold", "n_proposal_threshold"),
+        lambda options: options.on_threshold, _is_dense,
     ),
     "union": SelectionRule(
-        "boxes that either keeps, with the proposals of all cells",
-        ("on_threshold", "n_proposal_threshold"),
-        lambda options: None,
-        lambda options, boxes: boxes.on | (boxes.density > options.n_proposal_threshold),
+        "boxes that either keeps, with the proposals of all cells", ("on_threshold", "n_proposal_threshold"),
+        lambda options: None, lambda options, boxes: boxes.on | _is_dense(options, boxes),
     ),
     "support": SelectionRule(
-        "boxes whose proposals' probabilities add up to min_support or more",
-        ("min_support",),
-        lambda options: SUPPORT_ON_THRESHOLD,
-        lambda options, boxes: boxes.support >= options.min_support,
+        "boxes whose proposals' probabilities add up to min_support or more", ("min_support",),
+        lambda options: SUPPORT_ON_THRESHOLD, lambda options, boxes: boxes.support >= options.min_support,
     ),
 }
 """Every selection. A new one is an entry here and its name in :data:`Selection`."""

@@ -26,9 +26,7 @@ REGION_LENGTH = 300
 """Bases after which the share of G + C changes: about the length of an exon or an untranslated region."""
 
 
-def random_transcripts(
-    n_transcripts: int, length: int, seed: int, gc_mean: float = 0.5, gc_sd: float = 0.1
-) -> list[str]:
+def random_transcripts(n_transcripts: int, length: int, seed: int, gc_mean: float = 0.5, gc_sd: float = 0.1) -> list[str]:
     """Random sequences over A, C, G, U.
 
     The next base b after a is sampled with probability proportional to ``frequency(b) * DINUCLEOTIDE_ODDS[a, b]``; the

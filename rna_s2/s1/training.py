@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,23 +27,27 @@ from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import S1Config
 from rna_s2.s1.losses import map_losses, on_targets
 from rna_s2.s1.merging import merge
-from rna_s2.s1.metrics import CellCounts, cell_metrics, count_correct, count_on
+from rna_s2.s1.metrics import cell_metrics, count_correct, count_on
 from rna_s2.s1.network import ProposalNetwork
 
 VALIDATION_BATCHES = 4
 """Cells of a validation batch, in training batches: without gradients a batch takes less memory."""
 
 
-@dataclass(frozen=True)
-class BoxCounts:
-    """Target boxes found among the proposals of some rows.
+class Counts(NamedTuple):
+    """What the outputs of a batch were; adds up over batches.
 
     Attributes:
-        found, target: ``(3,)`` int64 by type.
+        on, off: ``(3, BINS)`` int64: cells that are on and off, by type and by their logit.
+        correct: ``(3, 4)`` int64: of the cells that are on, those whose output is right (:func:`count_correct`), by type.
+        found, target: ``(3,)`` int64: target boxes found among the proposals, and all, by type.
         proposed: proposed boxes.
         full, rows: rows with 100 % box sensitivity, and all.
     """
 
+    on: np.ndarray
+    off: np.ndarray
+    correct: np.ndarray
     found: np.ndarray
     target: np.ndarray
     proposed: int
@@ -81,7 +85,7 @@ class S1Module(TrackedModule):
         measured = None if self.training else self._measure(features, inside, batch)
         return sum(losses.values(), start=torch.zeros(())), (parts, measured), len(batch.lengths)
 
-    def _measure(self, features: Tensor, inside: Tensor, batch: MapBatch) -> tuple[CellCounts, BoxCounts]:
+    def _measure(self, features: Tensor, inside: Tensor, batch: MapBatch) -> Counts:
         row, i, j = torch.nonzero(inside, as_tuple=True)
         outputs = self.network.cell_outputs(features[inside])
         on = on_targets(batch, inside)
@@ -91,15 +95,15 @@ class S1Module(TrackedModule):
             _, r, x, y, *truth = (column[batch.targets.type == box_type] for column in batch.targets)
             at = self.network.cell_outputs(features[r, x, y])[box_type]
             correct.append(count_correct(at, box_type, *truth))
-        counts = CellCounts(*count_on(logits, on), np.stack(correct))
-
         cells = CellOutputs(row, i, j, batch.lengths[row], outputs)
         proposals = all_proposals(cells, self.config.selection)
         boxes = merge(proposals, len(batch.lengths), self.config.selection).boxes
         target = batch.boxes
         found = is_in(target, boxes)
         n_found = np.bincount(target.row[found], minlength=target.rows)
-        return counts, BoxCounts(
+        return Counts(
+            *count_on(logits, on),
+            np.stack(correct),
             np.bincount(target.type[found], minlength=len(BOX_TYPES)),
             np.bincount(target.type, minlength=len(BOX_TYPES)),
             len(boxes),
@@ -112,8 +116,8 @@ class S1Module(TrackedModule):
         metrics = {f"loss_{name}": float(torch.stack([parts[name] for parts, _ in outputs]).mean()) for name in names}
         measured = [m for _, m in outputs if m is not None]
         if measured:
-            metrics |= cell_metrics(sum((cells for cells, _ in measured), CellCounts.zero()))
-            metrics |= box_metrics([boxes for _, boxes in measured])
+            counts = Counts(*(sum(column) for column in zip(*measured, strict=True)))
+            metrics |= cell_metrics(*counts[:3]) | box_metrics(*counts[3:])
         return metrics
 
     def configure_optimizers(self) -> Any:
@@ -127,16 +131,14 @@ class S1Module(TrackedModule):
         return self.scheduled(optimizer, training.lr_schedule, training.warmup_share)
 
 
-def box_metrics(counts: Sequence[BoxCounts]) -> dict[str, float]:
-    """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row."""
-    found, target = (np.sum([getattr(c, name) for c in counts], axis=0) for name in ("found", "target"))
-    rows = sum(c.rows for c in counts)
+def box_metrics(found: np.ndarray, target: np.ndarray, proposed: int, full: int, rows: int) -> dict[str, float]:
+    """Box sensitivity in all and per type, share of rows with 100 %, proposed boxes per row; from :class:`Counts`."""
     shares = np.divide(found, target, out=np.full(len(BOX_TYPES), np.nan), where=target > 0)
     return {
         "box_sensitivity": float(found.sum() / target.sum()) if target.sum() else float("nan"),
         **{f"box_sensitivity_{name}": float(share) for name, share in zip(BOX_TYPES, shares, strict=True)},
-        "full_sensitivity_rows": sum(c.full for c in counts) / rows,
-        "boxes_per_row": sum(c.proposed for c in counts) / rows,
+        "full_sensitivity_rows": full / rows,
+        "boxes_per_row": proposed / rows,
     }
 
 
@@ -183,14 +185,8 @@ class TrainResult:
 
 
 def train(
-    config: S1Config,
-    table: BoxTable,
-    *,
-    seed: int,
-    folder: Path,
-    tracker: Tracker,
-    progress: bool = True,
-    max_seconds: float | None = None,
+    config: S1Config, table: BoxTable, *, seed: int, folder: Path, tracker: Tracker, progress: bool = True,
+    max_seconds: float | None = None
 ) -> TrainResult:
     """Train stage 1 on a table with targets; see :func:`rna_s2.fitting.loop.fit` for checkpoints and resuming.
 
@@ -214,13 +210,8 @@ def train(
     options = FitOptions(training.epoch, seed, training.precision, progress=progress, max_seconds=max_seconds)
     result = fit(module, batches, val_batches, options, folder=folder, tracker=tracker)
     module.load_state_dict(load_checkpoint(folder / LAST)["state_dict"])
-    metrics = evaluate(module, val_batches)
-    return TrainResult(module.network.cpu().eval(), result, metrics, train_rows, val_rows)
-
-
-def evaluate(module: S1Module, batches: Iterable[MapBatch]) -> dict[str, float]:
-    """The metrics of a network on some rows, in single precision, on the GPU where there is one."""
     device = chosen_device()
     module.to(device).eval()
     with torch.inference_mode():
-        return module.summarise("val", [module.step(batch.to(device))[1] for batch in batches])
+        metrics = module.summarise("val", [module.step(batch.to(device))[1] for batch in val_batches])
+    return TrainResult(module.network.cpu().eval(), result, metrics, train_rows, val_rows)

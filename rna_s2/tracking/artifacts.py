@@ -1,34 +1,46 @@
-"""Files of runs: what a run kept, brought back to disk."""
+"""What a run kept, brought back: files, tables, metrics.
+
+Every function raises :class:`UserError` where the run is unknown, or the tracking store cannot be reached.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 
+import pandas as pd
+
 from rna_s2.fitting.checkpoints import BEST, CHECKPOINTS, LAST
+from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
-from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
+from rna_s2.tracking.client import tracking_store
 
 logger = logging.getLogger(__name__)
 
 
 def fetch_artifact(run_id: str, artifact: str, folder: Path) -> Path | None:
-    """A file that a run kept, copied into ``folder``; None where the run has no such file.
-
-    Raises:
-        UserError: the run is unknown, or the tracking store cannot be reached.
-    """
-    client = open_client()
-    try:
-        parent = str(Path(artifact).parent)
-        listed = client.list_artifacts(run_id, None if parent == "." else parent)
+    """A file that a run kept, copied into ``folder``; None where the run has no such file."""
+    with tracking_store() as client:
+        listed = client.list_artifacts(run_id, artifact.rpartition("/")[0] or None)
         if artifact not in {entry.path for entry in listed}:
             return None
         folder.mkdir(parents=True, exist_ok=True)
         return Path(client.download_artifacts(run_id, artifact, str(folder)))
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
+
+
+def run_table(run_id: str, name: str, remedy: str) -> pd.DataFrame:
+    """A CSV table that a run kept.
+
+    Raises:
+        UserError: the run keeps no such table; ``remedy`` says what to do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetch_artifact(run_id, name, Path(folder))
+        if path is None:
+            raise UserError(f"run {run_id} keeps no {name}; {remedy}")
+        return pd.read_csv(path)
 
 
 def fetch_checkpoints(run_id: str, folder: Path) -> None:
@@ -36,7 +48,7 @@ def fetch_checkpoints(run_id: str, folder: Path) -> None:
     are none.
 
     Raises:
-        UserError: the run is unknown, the tracking store cannot be reached, or ``folder`` cannot be written.
+        UserError: ``folder`` cannot be written.
     """
     if (folder / LAST).is_file():
         return
@@ -52,15 +64,6 @@ def fetch_checkpoints(run_id: str, folder: Path) -> None:
 
 
 def metric_history(run_id: str, names: list[str]) -> dict[str, list[tuple[int, float]]]:
-    """The metrics of a run over its epochs: per name the (step, value) pairs, the newest value of each step.
-
-    Raises:
-        UserError: the run is unknown, or the tracking store cannot be reached.
-    """
-    client = open_client()
-    try:
-        return {
-            name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names
-        }
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
+    """The metrics of a run over its epochs: per name the (step, value) pairs, the newest value of each step."""
+    with tracking_store() as client:
+        return {name: sorted({m.step: m.value for m in client.get_metric_history(run_id, name)}.items()) for name in names}

@@ -1,16 +1,16 @@
-"""Trained models as tables, read through the MLflow API: for notebooks."""
+"""Trained models as tables, read through the MLflow API: for notebooks.
+
+Every function raises :class:`UserError` where the run is unknown, or the tracking store cannot be reached.
+"""
 
 from __future__ import annotations
-
-import tempfile
-from pathlib import Path
 
 import pandas as pd
 from mlflow.entities import Run
 
 from rna_s2.options.errors import UserError
-from rna_s2.tracking.artifacts import fetch_artifact
-from rna_s2.tracking.client import STORE_ERRORS, newest_runs, open_client, store_error
+from rna_s2.tracking.artifacts import run_table
+from rna_s2.tracking.client import newest_runs, tracking_store
 from rna_s2.tracking.runs import USED
 
 
@@ -26,10 +26,9 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         every parameter in force (``network.n_dim``, text) and every metric (``best/val/auroc``).
 
     Raises:
-        UserError: there is no such experiment or no such run in it, or the tracking store cannot be reached.
+        UserError: there is no such experiment or no such run in it.
     """
-    client = open_client()
-    try:
+    with tracking_store() as client:
         if parent_run_id:
             experiment_id = client.get_run(parent_run_id).info.experiment_id
         else:
@@ -41,8 +40,6 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
         if parent_run_id:
             wanted += f" and tags.`mlflow.parentRunId` = '{parent_run_id}'"
         runs = list(newest_runs(client, experiment_id, wanted))
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
     rows: dict[str, dict[str, object]] = {}
     for run in runs:
         rows.setdefault(run.data.tags["model"], {
@@ -56,15 +53,9 @@ def training_runs(experiment: str, parent_run_id: str = "") -> pd.DataFrame:
 
 
 def run_parameters(run_id: str) -> dict[str, str]:
-    """The parameters in force of a run, as text.
-
-    Raises:
-        UserError: the run is unknown, or the tracking store cannot be reached.
-    """
-    try:
-        return _params(open_client().get_run(run_id))
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
+    """The parameters in force of a run, as text."""
+    with tracking_store() as client:
+        return _params(client.get_run(run_id))
 
 
 def _params(run: Run) -> dict[str, str]:
@@ -77,11 +68,6 @@ def run_rows(run_id: str, part: str, what: str = "rows") -> pd.DataFrame:
     """A table that a training kept: ``rows`` (metrics per row) or ``roc`` (a curve) of ``train`` or ``val``.
 
     Raises:
-        UserError: the run keeps no such table, or the tracking store cannot be reached.
+        UserError: the run keeps no such table.
     """
-    name = f"rows/{part}_{what}.csv"
-    with tempfile.TemporaryDirectory() as folder:
-        path = fetch_artifact(run_id, name, Path(folder))
-        if path is None:
-            raise UserError(f"run {run_id} keeps no {name}; train the model again")
-        return pd.read_csv(path)
+    return run_table(run_id, f"rows/{part}_{what}.csv", "train the model again")

@@ -10,25 +10,19 @@ from pathlib import Path
 
 import mlflow
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType, Array, DataType
 
 from rna_s2.rna.boxes import BOX_COLUMNS
-from rna_s2.tracking.client import STORE_ERRORS, store_error
+from rna_s2.tracking.client import store_errors
 from rna_s2.tracking.registry import CHAMPION, ModelType, champion_uri
 
 S2_MODEL = ModelType(
-    stage="train",
-    code="s2_model_code.py",
-    artifact="s2",
+    stage="train", code="s2_model_code.py", artifact="s2", champion_metric="val/auroc",
     signature=ModelSignature(
-        inputs=Schema(
-            [ColSpec(DataType.string, "seq"), *(ColSpec(AnyType(), name, required=False) for name in BOX_COLUMNS)]
-        ),
+        inputs=Schema([ColSpec(DataType.string, "seq"), *(ColSpec(AnyType(), name, required=False) for name in BOX_COLUMNS)]),
         outputs=Schema([ColSpec(Array(DataType.double), "probabilities")]),
     ),
-    champion_metric="val/auroc",
 )
 """Stage 2, as ``rna_s2.s2.scorer.Scorer`` saves it: columns of the pruned table in, one list of probabilities per row out.
 
@@ -40,51 +34,30 @@ S2_ENERGY_MODEL = replace(S2_MODEL, packages=("viennarna",))
 """A stage 2 whose features hold energies of boxes."""
 
 S1_MODEL = ModelType(
-    stage="train_s1",
-    code="s1_model_code.py",
-    artifact="s1",
+    stage="train_s1", code="s1_model_code.py", artifact="s1", champion_metric="val/auroc",
     signature=ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "seq")]),
         outputs=Schema([ColSpec(AnyType(), name) for name in BOX_COLUMNS]),
     ),
-    champion_metric="val/auroc",
 )
 """Stage 1, as ``rna_s2.s1.model.save_network`` saves it: sequences in, the three lists of proposed boxes out."""
 
 STRUCTURE_MODEL = ModelType(
-    stage="register_structure_model",
-    code="structure_model_code.py",
-    artifact="chain",
+    stage="register_structure_model", code="structure_model_code.py", artifact="chain", champion_metric="f1",
+    packages=("scikit-learn", "scipy", "tqdm", "viennarna"),
     signature=ModelSignature(
         inputs=Schema([ColSpec(DataType.string, "sequence"), ColSpec(DataType.string, "name", required=False)]),
         outputs=Schema([
-            ColSpec(DataType.string, "name"),
-            ColSpec(DataType.string, "structure"),
-            ColSpec(DataType.double, "free_energy"),
-            ColSpec(DataType.double, "confidence"),
+            *(ColSpec(DataType.string, name) for name in ("name", "structure")),
+            *(ColSpec(DataType.double, name) for name in ("free_energy", "confidence")),
             ColSpec(AnyType(), "boxes"),
         ]),
     ),
-    champion_metric="f1",
-    packages=("scikit-learn", "scipy", "tqdm", "viennarna"),
 )
 """The whole pipeline, as ``rna_s2.pipeline.structure_prediction.save_pipeline`` saves it: sequences in, structures out."""
 
 NETWORK_FOLDER = "model"
 """Name of the folder that is logged with a model; MLflow keeps it under this name."""
-
-
-def load_champion(name: str) -> PyFuncModel:
-    """The best version of a registered model, ready for ``predict``.
-
-    Raises:
-        UserError: no such model is registered, it has no champion, or the tracking store cannot be reached.
-    """
-    uri = champion_uri(name)
-    try:
-        return mlflow.pyfunc.load_model(uri)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
 
 
 @contextmanager
@@ -101,8 +74,6 @@ def registered_folder(uri: str) -> Iterator[Path]:
     if alias == CHAMPION or not (alias or "/" in name or name.startswith("m-")):
         uri = champion_uri(name)
     with tempfile.TemporaryDirectory(prefix="rna-s2-") as temporary:
-        try:
+        with store_errors():
             folder = mlflow.artifacts.download_artifacts(uri, dst_path=temporary)
-        except STORE_ERRORS as error:
-            raise store_error(error) from error
         yield Path(folder) / "artifacts" / NETWORK_FOLDER

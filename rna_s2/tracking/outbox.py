@@ -9,7 +9,7 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
-from rna_s2.tracking.client import STORE_ERRORS, is_outage, open_client, store_error
+from rna_s2.tracking.client import STORE_ERRORS, is_outage, store_error, tracking_store
 
 UNSENT_FOLDER = Path("outputs/unsent")
 """Where a run keeps what it could not send, relative to the current folder."""
@@ -28,8 +28,8 @@ RESUMED_AT = "rna_s2.resumed_at"
 
 logger = logging.getLogger(__name__)
 
-_METRICS_PER_BATCH = 1000
-_ITEMS_PER_BATCH = 100
+_BATCHES: dict[str, tuple[Callable[..., Any], int]] = {"metrics": (Metric, 1000), "params": (Param, 100), "tags": (RunTag, 100)}
+"""What the entries of these actions are to MLflow, and how many a request may hold."""
 _RETRY_SECONDS = 30.0
 _RETRY_SECONDS_MOST = 300.0
 
@@ -47,6 +47,7 @@ class Outbox:
         self.client, self.run_id = client, run_id
         self._unsent: list[dict[str, Any]] = []
         self._kept_as = UNSENT_FOLDER / f"{run_id}-{uuid.uuid4().hex[:8]}"  # another one where the run is resumed
+        self._kept_files = self._kept_as.with_suffix(".files")  # copies of files that wait to be sent
         self._retry_at = 0.0
         self._retry_after = _RETRY_SECONDS
 
@@ -62,9 +63,7 @@ class Outbox:
             except STORE_ERRORS as error:
                 if not is_outage(error):
                     if each is not action:
-                        logger.error(
-                            "refused and left out of run %s: %s (%s)", self.run_id, _described(each), store_error(error)
-                        )
+                        _say_refused(self.run_id, each, error)
                         continue
                     self._all_sent()
                     raise store_error(error) from error
@@ -81,18 +80,14 @@ class Outbox:
         """Nothing waits any more."""
         if self._unsent:
             logger.warning("the tracking server is back: the entries that waited are sent")
-            shutil.rmtree(self._kept_files(), ignore_errors=True)
+            shutil.rmtree(self._kept_files, ignore_errors=True)
         self._unsent = []
         self._retry_after = _RETRY_SECONDS
-
-    def _kept_files(self) -> Path:
-        """Where copies of files lie that wait to be sent."""
-        return self._kept_as.with_suffix(".files")
 
     def _keep(self, action: dict[str, Any]) -> None:
         if action["action"] == "artifact":
             path = Path(action["path"])
-            copy = (self._kept_files() / uuid.uuid4().hex[:8] / path.name).resolve()
+            copy = (self._kept_files / uuid.uuid4().hex[:8] / path.name).resolve()
             try:
                 copy.parent.mkdir(parents=True)
                 if path.is_dir():
@@ -126,10 +121,10 @@ class Outbox:
         )
 
 
-def _described(action: Mapping[str, Any]) -> str:
-    """An action in a few words: what it is, and the names or the file that it is about."""
+def _say_refused(run_id: str, action: Mapping[str, Any], error: BaseException) -> None:
+    """Names an action in the log: what it is, and the names or the file that it is about."""
     about = action.get("path") or ", ".join(map(str, action.get("values", ()))) or action.get("status", "")
-    return f"{action['action']} {about}"
+    logger.error("refused and left out of run %s: %s %s (%s)", run_id, action["action"], about, store_error(error))
 
 
 _FIELDS = {
@@ -150,18 +145,12 @@ def perform(client: MlflowClient, run_id: str, action: Mapping[str, Any]) -> Non
         MlflowException, SQLAlchemyError, OSError: the store cannot be reached, or refuses it.
     """
     match action["action"]:
-        case "metrics":
-            metrics = [Metric(k, v, action["timestamp"], action["step"]) for k, v in action["values"].items()]
-            for start in range(0, len(metrics), _METRICS_PER_BATCH):
-                client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
-        case "params":
-            params = [Param(k, v) for k, v in action["values"].items()]
-            for start in range(0, len(params), _ITEMS_PER_BATCH):
-                client.log_batch(run_id, params=params[start : start + _ITEMS_PER_BATCH])
-        case "tags":
-            tags = [RunTag(k, v) for k, v in action["values"].items()]
-            for start in range(0, len(tags), _ITEMS_PER_BATCH):
-                client.log_batch(run_id, tags=tags[start : start + _ITEMS_PER_BATCH])
+        case "metrics" | "params" | "tags" as kind:
+            entity, per_batch = _BATCHES[kind]
+            when = (action["timestamp"], action["step"]) if kind == "metrics" else ()
+            entities: Any = [entity(k, v, *when) for k, v in action["values"].items()]
+            for start in range(0, len(entities), per_batch):
+                client.log_batch(run_id, **{kind: entities[start : start + per_batch]})
         case "dataset":
             values = action["values"]
             dataset = Dataset(values["name"], values["digest"], "local", values["source"], profile=values["profile"])
@@ -221,33 +210,25 @@ def resend(path: Path) -> int:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the file that the run named") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a file of unsent entries; give the .jsonl file that the run named") from error
-    client = open_client()
-    try:
+    with tracking_store() as client:
         client.get_run(run_id)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
     sent = 0
     for done, action in enumerate(actions):
         try:
             if action["action"] == "artifact" and not Path(action["path"]).exists():
                 logger.error("%s: is gone and cannot be sent", action["path"])
                 continue
-            if action["action"] == "end" and _resumed_at(client, run_id) > action["timestamp"]:
+            if action["action"] == "end" and int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0)) > action["timestamp"]:
                 logger.info("run %s was resumed since; it keeps its status", run_id)
                 continue
             perform(client, run_id, action)
             sent += 1
         except STORE_ERRORS as error:
             if not is_outage(error):
-                logger.error("refused and left out of run %s: %s (%s)", run_id, _described(action), store_error(error))
+                _say_refused(run_id, action, error)
                 continue
             write_unsent(path, run_id, actions[done:])
             raise store_error(error) from error
     path.unlink()
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
     return sent
-
-
-def _resumed_at(client: MlflowClient, run_id: str) -> int:
-    """When a run was resumed last, in milliseconds since 1970; 0 for never."""
-    return int(client.get_run(run_id).data.tags.get(RESUMED_AT, 0))

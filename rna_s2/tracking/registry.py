@@ -17,16 +17,14 @@ from mlflow.tracking import MlflowClient
 
 from rna_s2.options.errors import UserError
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.tracking.client import STORE_ERRORS, open_client, store_error
+from rna_s2.tracking.client import NOT_THERE, all_pages, store_errors, tracking_store
 from rna_s2.tracking.runs import MlflowTracker
 
 CHAMPION = "champion"
 PACKAGE = "rna_s2"
 """The one folder of code that travels with a model."""
 
-_INFERENCE_PACKAGES = frozenset(
-    {"filelock", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch"}
-)
+_INFERENCE_PACKAGES = {"filelock", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch"}
 
 
 @dataclass(frozen=True)
@@ -66,16 +64,8 @@ class LoggedModel:
 
 
 def log_model(
-    tracker: MlflowTracker,
-    folder: Path,
-    model_type: ModelType,
-    *,
-    name: str,
-    registered_name: str | None,
-    input_example: pd.DataFrame,
-    metrics: Mapping[str, float],
-    step: int = 0,
-    tags: Mapping[str, str] = {},
+    tracker: MlflowTracker, folder: Path, model_type: ModelType, *, name: str, registered_name: str | None,
+    input_example: pd.DataFrame, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] = {}
 ) -> LoggedModel:
     """Logs a model with a run; registers it where it has a name for that.
 
@@ -100,32 +90,21 @@ def log_model(
     client = tracker.client
     finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
     example = input_example[[column.name for column in model_type.signature.inputs.inputs]].reset_index(drop=True)
-    try:
+    with store_errors():
         info = Model.log(
-            artifact_path=None,
-            name=name,
-            flavor=mlflow.pyfunc,
-            run_id=tracker.run_id,
-            step=step,
+            artifact_path=None, name=name, flavor=mlflow.pyfunc, run_id=tracker.run_id, step=step,
             tags={"stage": model_type.stage, **tags},
-            python_model=str(Path(__file__).with_name(model_type.code)),
+            python_model=str(Path(__file__).with_name(model_type.code)), code_paths=[str(PROJECT_ROOT / PACKAGE)],
             artifacts={model_type.artifact: str(folder)},
-            code_paths=[str(PROJECT_ROOT / PACKAGE)],
-            signature=model_type.signature,
-            input_example=example,
-            pip_requirements=inference_requirements(
-                PROJECT_ROOT / "requirements.txt", _INFERENCE_PACKAGES.union(model_type.packages)
-            ),
+            signature=model_type.signature, input_example=example,
+            pip_requirements=_pinned(_INFERENCE_PACKAGES.union(model_type.packages)),
         )
         now = mlflow.utils.time.get_current_time_millis()
-        client.log_batch(
-            tracker.run_id, metrics=[Metric(k, v, now, step, model_id=info.model_id) for k, v in finite.items()]
-        )
+        logged = [Metric(k, v, now, step, model_id=info.model_id) for k, v in finite.items()]
+        client.log_batch(tracker.run_id, metrics=logged)
         if registered_name is None:
             return LoggedModel(info.model_id, info.model_uri, None, False)
         version, is_champion = _register(client, info, tracker.run_id, registered_name, model_type, finite)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
     return LoggedModel(info.model_id, info.model_uri, version, is_champion)
 
 
@@ -151,24 +130,14 @@ def _choose_champion(client: MlflowClient, name: str, model_type: ModelType) -> 
     """
     champion = None
     while True:
-        best = _best_version(client, name, model_type)
+        found = all_pages(client.search_model_versions, f"name = '{name}'")
+        metrics = {int(v.version): float(v.tags[model_type.version_tag]) for v in found if model_type.version_tag in v.tags}
+        best = str(min(metrics, key=lambda version: (-metrics[version], version))) if metrics else None
         if best is None or best == champion:
             return best
         if client.get_registered_model(name).aliases.get(CHAMPION) != best:
             client.set_registered_model_alias(name, CHAMPION, best)
         champion = best
-
-
-def _best_version(client: MlflowClient, name: str, model_type: ModelType) -> str | None:
-    metrics: dict[int, float] = {}
-    token: str | None = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        metrics |= {int(v.version): float(v.tags[model_type.version_tag]) for v in page if model_type.version_tag in v.tags}
-        token = page.token
-        if not token:
-            break
-    return str(min(metrics, key=lambda version: (-metrics[version], version))) if metrics else None
 
 
 def champion_uri(name: str) -> str:
@@ -177,30 +146,26 @@ def champion_uri(name: str) -> str:
     Raises:
         UserError: no such model is registered, it has no champion, or the tracking store cannot be reached.
     """
-    client = open_client()
-    try:
-        client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise store_error(error) from error
-        names = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none yet"
-        raise UserError(f"no champion of a model '{name}' is registered; registered models: {names}") from error
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
+    with tracking_store() as client:
+        try:
+            client.get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
+            names = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none yet"
+            raise UserError(f"no champion of a model '{name}' is registered; registered models: {names}") from error
     return f"models:/{name}@{CHAMPION}"
 
 
-def inference_requirements(requirements: Path, packages: Collection[str] = _INFERENCE_PACKAGES) -> list[str]:
-    """The lines of a requirements file that pin the given packages (lower-case names).
+def _pinned(packages: Collection[str]) -> list[str]:
+    """The lines of requirements.txt that pin the given packages (lower-case names).
 
     Raises:
         ValueError: one of them is not pinned there.
     """
-    pins = {}
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)==\S+", line.strip())
-        if match:
-            pins[match[1].lower()] = line.strip()
+    requirements = PROJECT_ROOT / "requirements.txt"
+    lines = map(str.strip, requirements.read_text(encoding="utf-8").splitlines())
+    pins = {line.partition("==")[0].lower(): line for line in lines if re.fullmatch(r"[A-Za-z0-9._-]+==\S+", line)}
     missing = sorted(set(packages) - set(pins))
     if missing:
         raise ValueError(f"{requirements} does not pin {', '.join(missing)}")

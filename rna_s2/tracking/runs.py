@@ -11,7 +11,8 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mlflow.utils.mlflow_tags import (
 from rna_s2.engine.tracker import StartRun, flatten
 from rna_s2.options.errors import TERMINATED, UserError
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.tracking.client import STORE_ERRORS, is_outage, open_client, store_error
+from rna_s2.tracking.client import NOT_THERE, is_outage, tracking_store
 from rna_s2.tracking.outbox import RESUMED_AT, Outbox
 from rna_s2.tracking.provenance import environment_text, git_tags, user_name
 
@@ -107,11 +108,8 @@ class MlflowTracker:
         MLflow shows 36 characters of the digest; the whole one is in the profile and in the tag ``digest.CONTEXT``.
         """
         values = {
-            "name": name,
-            "digest": digest[:_DIGEST_LENGTH] or "unknown",
-            "source": json.dumps({"uri": str(source)}),
-            "context": context,
-            "profile": json.dumps({**profile, "digest": digest}, default=str),
+            "name": name, "digest": digest[:_DIGEST_LENGTH] or "unknown", "source": json.dumps({"uri": str(source)}),
+            "context": context, "profile": json.dumps({**profile, "digest": digest}, default=str),
         }
         self._outbox.send({"action": "dataset", "values": values})
         self.tags({f"digest.{context}": digest})
@@ -129,19 +127,21 @@ class MlflowTracker:
 
     def plot(self, figure: Any, name: str) -> None:
         """A matplotlib ``Figure`` kept with the run as the PNG ``name`` (``plots/roc`` or ``plots/roc.png``)."""
-        target = Path(name if name.endswith(".png") else f"{name}.png")
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / target.name
+        with self._file(f"{name.removesuffix('.png')}.png") as path:
             figure.savefig(path, format="png", dpi=120, bbox_inches="tight")
-            self.artifact(path, "" if str(target.parent) == "." else target.parent.as_posix())
 
     def text(self, text: str, name: str) -> None:
         """A text kept with the run as the file ``name`` (``environment.txt``, ``reports/summary.md``)."""
-        target = Path(name)
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / target.name
+        with self._file(name) as path:
             path.write_text(text, encoding="utf-8")
-            self.artifact(path, "" if str(target.parent) == "." else target.parent.as_posix())
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Path]:
+        """Where the block writes the artifact ``name``, which is then kept with the run."""
+        folder, _, last = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary) / last
+            self.artifact(Path(temporary) / last, folder)
 
     def end(self, status: str) -> None:
         """Marks the run as ended (``FINISHED``, ``FAILED``, ``KILLED``), and keeps in a file what could not be sent."""
@@ -151,13 +151,8 @@ class MlflowTracker:
 
 @contextmanager
 def start_run(
-    stage: str,
-    name: str,
-    *,
-    experiment: str = "",
-    tags: Mapping[str, str] = {},
-    parent_run_id: str | None = None,
-    run_id: str | None = None,
+    stage: str, name: str, *, experiment: str = "", tags: Mapping[str, str] = {}, parent_run_id: str | None = None,
+    run_id: str | None = None
 ) -> Iterator[MlflowTracker]:
     """A run for the length of a block: FINISHED when it ends, FAILED when it raises, KILLED when the user or SIGTERM stops it.
 
@@ -181,13 +176,10 @@ def start_run(
     Raises:
         UserError: the tracking store cannot be reached, or refuses the run; or the run to resume is of another stage.
     """
-    client = open_client()
     tags = {"stage": stage, **git_tags(), **tags}
-    try:
+    with tracking_store() as client:
         was_finished = run_id is not None and _is_finished(client, run_id, tags["stage"])
         run = _open_run(client, name, experiment, parent_run_id, run_id)
-    except STORE_ERRORS as error:
-        raise store_error(error) from error
     tracker = MlflowTracker(client, run)
     tracker.was_finished = was_finished
     tracker.tags(tags)
@@ -233,11 +225,7 @@ def _end(tracker: MlflowTracker, status: str, tags: Mapping[str, str] = {}) -> N
 
 def child_runs(parent_run_id: str) -> StartRun:
     """A :data:`rna_s2.engine.tracker.StartRun` whose runs are children of the given one."""
-
-    def step(stage: str, name: str) -> AbstractContextManager[MlflowTracker]:
-        return start_run(stage, name, parent_run_id=parent_run_id)
-
-    return step
+    return partial(start_run, parent_run_id=parent_run_id)
 
 
 def resolve_run_id(run_id: str) -> str:
@@ -246,13 +234,13 @@ def resolve_run_id(run_id: str) -> str:
     Raises:
         UserError: there is no such run, or the store cannot be reached.
     """
-    client = open_client()
-    try:
-        return client.get_run(run_id).data.tags.get(CONTINUED_AS, run_id)
-    except STORE_ERRORS as error:
-        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    with tracking_store() as client:
+        try:
+            return client.get_run(run_id).data.tags.get(CONTINUED_AS, run_id)
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
             raise UserError(f"there is no run '{run_id}' in the tracking store; copy its id from mlflow ui") from error
-        raise store_error(error) from error
 
 
 def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: str | None, run_id: str | None) -> Run:

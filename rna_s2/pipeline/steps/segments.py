@@ -31,7 +31,7 @@ from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.formats import FileError, Rejected, read_fasta, read_structures
 from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
-from rna_s2.s1.segments import CutRule, Left, cut_segments, keep_folded, segment_table, structure_table
+from rna_s2.s1.segments import Left, cut_segments, keep_folded, segment_table, structure_table
 from rna_s2.tracking.names import run_name
 
 log = logging.getLogger(__name__)
@@ -126,11 +126,8 @@ def _folded_table(
     options: SegmentsOptions, records: list, counts: dict[str, int], seconds: dict[str, float]
 ) -> tuple[BoxTable, list[Left]]:
     """Cut and fold transcripts; adds to the counts and seconds."""
-    rule = CutRule(
-        options.min_len, options.max_len, options.min_step, options.max_step, options.max_per_transcript, options.seed
-    )
     with timed(seconds, "cut"):
-        cut, left_cutting = cut_segments(records, rule)
+        cut, left_cutting = cut_segments(records, options)
     with timed(seconds, "fold"):
         progress = partial(tqdm, total=len(cut), desc="fold", unit=" segments", disable=None)
         folded = fold_all([s.seq for s in cut], options.workers or default_workers(), progress)
