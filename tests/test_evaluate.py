@@ -14,11 +14,9 @@ from chain_models import EVERY_CELL, saved_models
 
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.evaluate import EvaluateOptions, evaluate, run_evaluate
-from rna_s2.pipeline.known_structures import read_known, sampled, within
+from rna_s2.pipeline.evaluate import EvaluateOptions, evaluate, read_known, run_evaluate, sampled, within
 from rna_s2.pipeline.tools import OURS, TOOL_NAMES, Tool, last_structure, rnafold, tool
-from rna_s2.reports.evaluation import ALL, MEAN_OF_FAMILIES, by_length, interval
-from rna_s2.reports.evaluation_report import family_plot, markdown
+from rna_s2.reports.evaluation import ALL, MEAN_OF_FAMILIES, by_length, family_plot, interval, markdown
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 

@@ -26,8 +26,7 @@ from rna_s2.pipeline.predict_file import (
     run_predict,
 )
 from rna_s2.pipeline.structure_prediction import predict
-from rna_s2.reports.drawings import layout, map_svg, structure_svg
-from rna_s2.reports.page import PAGE_BYTES, Page
+from rna_s2.reports.prediction_page import PAGE_BYTES, Page, layout, map_svg, structure_svg
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.structures.prediction import Failure, Prediction

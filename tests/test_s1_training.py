@@ -26,8 +26,7 @@ from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline import train_s1 as train_main
 from rna_s2.pipeline.steps import propose as propose_main
-from rna_s2.pipeline.steps.segments import training_segments
-from rna_s2.pipeline.steps.synthetic import SyntheticOptions, synthetic_transcripts
+from rna_s2.pipeline.steps.segments import SyntheticOptions, synthetic_transcripts, training_segments
 from rna_s2.reports import selections
 from rna_s2.s1.card import _commit, _selection, _sources, network_card
 from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts

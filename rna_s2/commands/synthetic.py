@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rna_s2.options.command_line import Command, parse
 from rna_s2.options.errors import run_command
-from rna_s2.pipeline.steps.synthetic import SyntheticOptions, fasta_path, run_synthetic
+from rna_s2.pipeline.steps.segments import SyntheticOptions, fasta_path, run_synthetic
 from rna_s2.tracking.names import run_name
 
 COMMAND = Command("synthetic", SyntheticOptions, "Write random sequences with the composition of transcripts as FASTA.")

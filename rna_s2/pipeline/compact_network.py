@@ -19,7 +19,7 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import TRAINED_S1, model_folder
+from rna_s2.pipeline.open_models import TRAINED_S1, model_folder
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.sequence import encode_many
 from rna_s2.s1.compact import ON, Difference, compacted, difference

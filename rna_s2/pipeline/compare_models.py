@@ -18,11 +18,10 @@ from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.places import PROJECT_ROOT
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.prepare import with_table
 from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SourceOptions, TrainConfig
-from rna_s2.pipeline.train_s2 import run_train
+from rna_s2.pipeline.train_s2 import run_train, with_table
 from rna_s2.reports.notebook import run_notebook
 from rna_s2.reports.plots import mean_roc, roc_plot
 from rna_s2.s2.training import Evaluation

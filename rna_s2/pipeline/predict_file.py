@@ -26,8 +26,7 @@ from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions
-from rna_s2.reports.drawings import map_svg, structure_svg
-from rna_s2.reports.page import Page
+from rna_s2.reports.prediction_page import Page, map_svg, structure_svg
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.structures.prediction import Failure, Prediction

@@ -21,7 +21,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath, in_project
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder
+from rna_s2.pipeline.open_models import SHIPPED_S1, model_folder
 from rna_s2.pipeline.steps.propose import proposals_file
 from rna_s2.pipeline.steps.segments import segments_file
 from rna_s2.pipeline.train_config import SAMPLE

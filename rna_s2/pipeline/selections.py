@@ -28,7 +28,7 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
+from rna_s2.pipeline.open_models import SHIPPED_S1, open_network
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna_s2.reports.selections import (
     ALL_LENGTHS,

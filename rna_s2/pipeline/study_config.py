@@ -14,7 +14,7 @@ from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import open_model
+from rna_s2.pipeline.open_models import open_model
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.s2.naive_scorers import NAIVE_SCORERS
 

@@ -10,7 +10,7 @@ from rna_s2.options.base import MODEL_NAME, Options
 from rna_s2.options.command_line import CONFIG_ONLY, shown
 from rna_s2.options.places import ProjectPath, in_project
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1
+from rna_s2.pipeline.open_models import SHIPPED_S1
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules
 from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.selection import SelectionOptions

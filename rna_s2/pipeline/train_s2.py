@@ -1,4 +1,4 @@
-"""From a config file to a trained, tracked and registered S2 model."""
+"""From a config file to a trained, tracked and registered S2 model: its data, its run, and what is logged of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from rna_s2.engine.tracker import Tracker, untracked
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.table import BoxTable
+from rna_s2.engine.tracker import StartRun, Tracker, untracked
 from rna_s2.fitting.module import MONITOR
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.model_folders import open_model
-from rna_s2.pipeline.prepare import Prepared, prepare, with_table
-from rna_s2.pipeline.structure_metrics import structure_metrics
-from rna_s2.pipeline.train_config import TrainConfig
+from rna_s2.pipeline.open_models import open_model
+from rna_s2.pipeline.steps.featurize import encoded_dataset
+from rna_s2.pipeline.steps.propose import proposals_file
+from rna_s2.pipeline.steps.prune import pruned_table
+from rna_s2.pipeline.steps.segments import segments_file
+from rna_s2.pipeline.train_config import DataConfig, TrainConfig
 from rna_s2.pipeline.training_run import CONFIG_FILE, training_run
+from rna_s2.pruning.rules import PruningRules
 from rna_s2.reports.plots import learning_plot, mean_roc, roc_plot
+from rna_s2.rna.boxes import STEM, Boxes, ragged_take
+from rna_s2.rna.pairs import as_pairs, pairs_of_boxes
+from rna_s2.s2.config import FeatureConfig
+from rna_s2.s2.dataset import EncodedDataset
 from rna_s2.s2.feature_groups import libraries_of
 from rna_s2.s2.scorer import Scorer
 from rna_s2.s2.training import Evaluation, TrainResult, train
+from rna_s2.structures.candidates import DecodeOptions, log_odds
+from rna_s2.structures.compare import compare_many
+from rna_s2.structures.decode import decode_batch
 from rna_s2.tracking.artifacts import fetch_artifact
 from rna_s2.tracking.models import NETWORK_FOLDER, S2_ENERGY_MODEL, S2_MODEL
 from rna_s2.tracking.names import run_name
@@ -31,6 +45,56 @@ from rna_s2.tracking.registry import LoggedModel, log_model
 from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id
 
 logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoded dataset and where it came from.
+
+    Attributes:
+        data: the encoded dataset.
+        pruned: path of the pruned table.
+        source_digest: SHA-256 of the S1 table's file.
+    """
+
+    data: EncodedDataset
+    pruned: Path
+    source_digest: str
+
+
+def with_table(data: DataConfig, step: StartRun = untracked) -> DataConfig:
+    """The data with an S1 table: as it is where it names one, else with the one that its transcripts give.
+
+    That is made now or found in the cache.
+
+    Raises:
+        UserError: the transcripts cannot be read or fetched, nothing is left of them, or there is no such network.
+    """
+    if not data.transcripts:
+        return data
+    segments = segments_file(data.transcripts, data.segments, data.cache_dir, step)
+    table = proposals_file(segments, data.model, data.selection, data.cache_dir, step)
+    return data.model_copy(update={"in_file": str(table), "transcripts": ""})
+
+
+def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed: int, tracker: Tracker) -> Prepared:
+    """Prune and featurize what is missing, and log the inputs of the training.
+
+    Raises:
+        UserError: the table cannot be used.
+    """
+    pruned = pruned_table(data.in_file, rules, data.cache_dir, data.max_rejects)
+    encoded = encoded_dataset(pruned.path, features, seed, data.cache_dir, data.in_file)
+    tracker.dataset(Path(data.in_file).name, pruned.source_digest, data.in_file, "source", {"rows": encoded.meta.rows_read})
+    tracker.artifact(pruned.counts_file, "pruning")
+    counts = encoded.meta.model_dump(mode="json", include={
+        "rows_read", "rows_full_sensitivity", "rows_without_boxes", "rows_kept", "boxes", "positives",
+        "boxes_per_type", "positives_per_type",
+    })
+    tracker.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "training", counts)
+    flat = {k: float(v) for k, v in counts.items() if not isinstance(v, dict)}
+    tracker.metrics({f"data/{name}": value for name, value in flat.items()})
+    return Prepared(encoded, pruned.path, pruned.source_digest)
+
 
 STAGE = "train"
 EXAMPLE_ROWS = 2
@@ -205,3 +269,75 @@ def config_of_run(run_id: str) -> str:
     if path is None:
         raise UserError(f"run {run_id} has no {CONFIG_FILE}; give its config as well")
     return str(path)
+
+
+_BOX_COLUMNS = ("bb_x", "bb_y", "siz_x", "siz_y")
+_METRICS = ("sensitivity", "ppv", "f1")
+
+
+@dataclass(frozen=True)
+class StructureMetrics:
+    """Predicted against target structures.
+
+    Attributes:
+        rows: one line per row: ``sensitivity``, ``ppv`` and ``f1`` of its base pairs, ``exact`` where all pairs are right
+            and none is missing.
+        metrics: means over the rows, ``exact_rows`` the share of exact ones.
+    """
+
+    rows: pd.DataFrame
+    metrics: dict[str, float]
+
+
+def structure_metrics(
+    prepared: Prepared, evaluation: Evaluation, options: DecodeOptions | None = None
+) -> StructureMetrics | None:
+    """Decode the scored rows and compare the structures with the targets' base pairs.
+
+    Args:
+        prepared: the data that were scored.
+        evaluation: the scored rows.
+        options: of decoding.
+
+    Returns:
+        The metrics; None where the features do not say where the boxes are, so that there is nothing to decode.
+    """
+    boxes = boxes_of(prepared.data, evaluation.rows)
+    if boxes is None:
+        return None
+    lengths = prepared.data.seq_length[evaluation.rows].astype(np.int64)
+    decoded = decode_batch(boxes, log_odds(evaluation.probability), lengths, options)
+    known = target_pairs(prepared, evaluation.rows)
+    compared = compare_many([d.pairs for d in decoded], known, lengths)
+    rows = compared[list(_METRICS)].assign(
+        exact=(compared["right"] == compared["known"]) & (compared["right"] == compared["predicted"])
+    )
+    metrics = {name: float(rows[name].mean()) for name in _METRICS} | {"exact_rows": float(rows["exact"].mean())}
+    return StructureMetrics(rows, metrics)
+
+
+def boxes_of(data: EncodedDataset, rows: np.ndarray) -> Boxes | None:
+    """The boxes of some rows (``(k,)`` int) of a dataset; None where its features lack their places and sizes."""
+    names = data.meta.feature_names
+    if not set(_BOX_COLUMNS) <= set(names):
+        return None
+    index, offsets = ragged_take(data.offsets, rows)
+    columns = (np.asarray(data.features[index, names.index(name)]).round() for name in _BOX_COLUMNS)
+    return Boxes(offsets, np.asarray(data.box_type[index]), *columns)
+
+
+def target_pairs(prepared: Prepared, rows: np.ndarray) -> list[np.ndarray]:
+    """``(k, 2)`` int32 base pairs of the target structure of some rows of a dataset.
+
+    They are those of ``one_idx``; where a row of the table has none, all are those of the target stems.
+    """
+    source = prepared.data.source_row[rows]
+    if "one_idx" in pq.read_schema(prepared.pruned).names:
+        given = pd.read_parquet(prepared.pruned, columns=["one_idx"])["one_idx"].iloc[source]
+        if given.notna().all():
+            return [as_pairs(*pairs) for pairs in given]
+    table: BoxTable = read_table(prepared.pruned).table.take_rows(source)
+    assert table.targets is not None  # the labels come from them
+    return [
+        pairs_of_boxes(box for box in table.targets.row_boxes(row) if box[0] == STEM) for row in range(table.rows)
+    ]

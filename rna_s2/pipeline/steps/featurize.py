@@ -13,7 +13,7 @@ from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.steps.outputs import CachedStep, make_or_find
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.dataset import EncodedDataset, check_dataset_path, load

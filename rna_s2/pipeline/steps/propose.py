@@ -21,9 +21,8 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder, open_network
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
-from rna_s2.pipeline.steps.rejects import keep_rejects, rejects_path
+from rna_s2.pipeline.open_models import SHIPPED_S1, model_folder, open_network
+from rna_s2.pipeline.steps.outputs import CachedStep, keep_rejects, make_or_find, rejects_path
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.rna.sequence import mask_ambiguous

@@ -23,8 +23,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
-from rna_s2.pipeline.steps.rejects import ANY_NUMBER, check_rejects, keep_rejects, rejects_path
+from rna_s2.pipeline.steps.outputs import ANY_NUMBER, CachedStep, check_rejects, keep_rejects, make_or_find, rejects_path
 from rna_s2.pruning.rules import PruneResult, PruningRules, prune
 from rna_s2.tracking.names import run_name
 
