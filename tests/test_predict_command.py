@@ -20,9 +20,9 @@ from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.command_line import parse
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.predict_file import (
-    FileNames,
     PredictOptions,
     check_out_dir,
+    file_name,
     run_predict,
 )
 from rna_s2.pipeline.structure_prediction import predict
@@ -204,9 +204,9 @@ def test_a_map_has_every_box_in_its_place():
 
 
 def test_file_names_are_safe_and_each_is_given_once():
-    names = FileNames()
+    names: set[str] = set()
     odd = ["../../etc/x", "", "..", "CON", "con.txt", "x" * 300, "x" * 301, "é|é"]
-    given = [names.of(name) for name in ["a", "A", "a_2", *odd, "a"]]
+    given = [file_name(name, names) for name in ["a", "A", "a_2", *odd, "a"]]
     assert given[:5] == ["a", "A_2", "a_2_2", "etc_x", "sequence"]
     assert len({n.lower() for n in given}) == len(given)
     assert all(re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}", n) for n in given)

@@ -43,7 +43,7 @@ def prepared(tmp_path: Path) -> Prepared:
     table = table_of([row, none, row])
     path = tmp_path / "pruned.parquet"
     write_table(table, path, with_targets=True)
-    return Prepared(featurize(read_table(path).table, "relational"), path, "")
+    return Prepared(featurize(read_table(path).table, "relational"), path)
 
 
 def scored(prepared: Prepared, *logits: list[float]) -> Evaluation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SourceOptions, TrainConfig
 from rna_s2.pipeline.train_s2 import run_train, with_table
-from rna_s2.reports.notebook import run_notebook
+from rna_s2.reports.notebook import log_notebook
 from rna_s2.reports.plots import mean_roc, roc_plot
 from rna_s2.s2.training import Evaluation
 from rna_s2.tracking.names import run_name
@@ -107,9 +106,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
         raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
     configs = model_configs(options)
     name = run_name("compare", ", ".join(MODELS), f"({options.preset})", seed=options.seed)
-    with start_run(
-        "compare", name, experiment=options.experiment, tags={"preset": options.preset}
-    ) as tracker:
+    with start_run("compare", name, experiment=options.experiment, tags={"preset": options.preset}) as tracker:
         tracker.params(options.model_dump(mode="json"))
         step = child_runs(tracker.run_id)
         data = with_table(configs[MODELS[0]].data, step)
@@ -124,14 +121,9 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
             curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
             tracker.plot(roc_plot(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / REPORT
-            try:
-                run_notebook(NOTEBOOK, report, environment={"RNA_S2_PARENT_RUN": tracker.run_id})
-            finally:
-                if report.is_file():
-                    tracker.artifact(report)
-    logger.info("compared: %s; report %s in run %s", _summary(trainings), REPORT, tracker.run_id)
+        log_notebook(NOTEBOOK, REPORT, {"RNA_S2_PARENT_RUN": tracker.run_id}, tracker)
+    scores = ", ".join(f"{name} {trained.val.metrics['auroc']:.3f}" for name, trained in trainings.items())
+    logger.info("compared: %s; report %s in run %s", scores, REPORT, tracker.run_id)
     return CompareReport(tracker.run_id, trainings)
 
 
@@ -155,7 +147,3 @@ def train_each(
 def _train(config: TrainConfig, parent_run_id: str, progress: bool) -> Trained:
     report = run_train(config, parent_run_id=parent_run_id, progress=progress)
     return Trained(report.run_id, report.result.train, report.result.val)
-
-
-def _summary(trainings: Mapping[str, Trained]) -> str:
-    return ", ".join(f"{name} {t.val.metrics['auroc']:.3f}" for name, t in trainings.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.open_models import ModelOptions, open_models
+from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.pipeline.tools import TOOL_NAMES, Tool, ToolName, fold_all, own_tool, rnafold, tool
 from rna_s2.reports.evaluation import (
     ALL,
@@ -121,16 +121,11 @@ def evaluate(
     known: Sequence[formats.StructureRecord], tools: Sequence[Tool], seed: int = 0,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> Evaluation:
-    """Compare tools on known structures.
+    """Compare tools on known structures, one or more with names of their own; pairs may cross.
 
     Every tool folds every sequence. Metrics are of the sequences that all tools could fold, so that they can be compared;
-    a tool that can fold none of them is left out as absent.
-
-    Args:
-        known: one or more structures with names of their own; pairs may cross.
-        tools: those that are absent are only named.
-        seed: of the intervals.
-        progress: wraps the stream of folded sequences (one item per tool and sequence), to show a progress bar.
+    a tool that can fold none of them is left out as absent, and one that is absent is only named. ``seed`` is that of the
+    intervals; ``progress`` wraps the stream of folded sequences (one item per tool and sequence), to show a progress bar.
 
     Raises:
         UserError: no sequence is left that all tools could fold.
@@ -165,13 +160,12 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     models, chain = open_models(options)
     tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
     known = within(found.records, chain.max_len, options.known)
-    counts = {
-        "records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)
-    }
+    counts = {"records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)}
+    unit = entry_unit(options.known)
     if found.rejected:
         first = found.rejected[0]
         logger.warning("%s: %d records cannot be used, the first at %s %d (%s); failures.csv has them all",
-                       options.known, len(found.rejected), entry_unit(options.known), first.line, first.reason)
+                       options.known, len(found.rejected), unit, first.line, first.reason)
     if counts["over_max_len"]:
         logger.warning("%s: %d structures are longer than max_len %d and left out", options.known, counts["over_max_len"],
                        chain.max_len)
@@ -187,8 +181,7 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
         return tqdm(steps, desc="evaluate", unit=" sequences", total=total, disable=None if progress else True)
 
     evaluation = evaluate(known, tools, options.seed, bar)
-    place = entry_unit(options.known)
-    unusable = pd.DataFrame([("", r.name, f"{place} {r.line}: {r.reason}") for r in found.rejected],
+    unusable = pd.DataFrame([("", r.name, f"{unit} {r.line}: {r.reason}") for r in found.rejected],
                             columns=evaluation.failures.columns)
     evaluation = replace(evaluation, failures=pd.concat([unusable, evaluation.failures], ignore_index=True))
     _log(options, evaluation, counts, tracker)
@@ -205,12 +198,9 @@ def _log(options: EvaluateOptions, evaluation: Evaluation, counts: dict[str, int
         "by_length.csv": by_length(evaluation.sequences).to_csv(index=False),
         "failures.csv": evaluation.failures.to_csv(index=False),
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, text in texts.items():
-            (Path(temporary) / name).write_text(text, encoding="utf-8")
-            tracker.artifact(Path(temporary) / name)
-        for name, plot in plots.items():
-            tracker.plot(plot, name)
+    log_files(tracker, texts)
+    for name, plot in plots.items():
+        tracker.plot(plot, name)
     if options.out_dir:
         for name, text in texts.items():
             with atomic_path(Path(options.out_dir) / name) as path:

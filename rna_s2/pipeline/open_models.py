@@ -64,11 +64,7 @@ def open_model(where: str, load: Callable[[str | Path], Loaded]) -> Loaded:
 
 
 def open_network(where: str) -> ProposalNetwork:
-    """A network of stage 1; ``where`` as for :func:`model_folder`.
-
-    Raises:
-        UserError: the network is not there or cannot be read.
-    """
+    """A network of stage 1; ``where`` and errors as for :func:`open_model`."""
     return open_model(where, load_network)[0]
 
 
@@ -102,10 +98,7 @@ def open_models(options: ModelOptions) -> tuple[Models, PipelineOptions]:
         models, base = open_model(options.model, load_pipeline)
     else:
         base = PipelineOptions()
-        models = Models(
-            open_model(options.s1_model, lambda folder: load_network(folder)[0]),
-            open_model(options.s2_model, Scorer.load),
-        )
+        models = Models(open_network(options.s1_model), open_model(options.s2_model, Scorer.load))
     chain = overlaid(base, options.chain)
     warn_of_slow(chain.inference.precision, chosen_device(chain.inference.device))
     return models, chain

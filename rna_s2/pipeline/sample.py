@@ -60,12 +60,6 @@ class SampleReport:
     network_digest: str
 
 
-def rounded(table: BoxTable) -> BoxTable:
-    """The table with its probabilities to :data:`DECIMALS` decimals, and without numbers that follow from its boxes."""
-    prob_sm, prob_sl = (Ragged(np.round(r.values, DECIMALS), r.offsets) for r in (table.prob_sm, table.prob_sl))
-    return replace(table, prob_sm=prob_sm, prob_sl=prob_sl, extra={})
-
-
 def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked, progress: bool = True) -> SampleReport:
     """Make the sample, write it, and log what was done.
 
@@ -79,7 +73,9 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untrac
     segments = segments_file(options.transcripts, SEGMENTS, options.cache_dir, step)
     proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step, progress)
     table = read_table(proposed).table
-    table = rounded(replace(table, frame=table.frame.assign(**{NETWORK_COLUMN: digest})))
+    prob_sm, prob_sl = (Ragged(np.round(r.values, DECIMALS), r.offsets) for r in (table.prob_sm, table.prob_sl))
+    frame = table.frame.assign(**{NETWORK_COLUMN: digest})
+    table = replace(table, frame=frame, prob_sm=prob_sm, prob_sl=prob_sl, extra={})  # extra follows from the boxes
     write_table(table, options.out_file)
     tracker.tags({"digest.out_file": file_digest(options.out_file), "digest.network": digest})
     sensitivity = box_sensitivity(table)

@@ -80,15 +80,11 @@ class TrainConfig(TrackedOptions, S2Config):
     )
 
     @model_validator(mode="after")
-    def _shift_has_places(self) -> TrainConfig:
+    def _features_fit(self) -> TrainConfig:
         if self.augmentation.bb_augmentation_shift and (
             self.features.coordinates != "raw" or {"place", "size"} & set(self.features.without)
         ):
             raise ValueError("augmentation.bb_augmentation_shift needs raw places and sizes among the features")
-        return self
-
-    @model_validator(mode="after")
-    def _features_fit(self) -> TrainConfig:
         wrong = complaint(self.network.architecture, self.features.kind, self.augmentation.bb_augmentation_shift)
         if wrong:
             raise ValueError(wrong)

@@ -21,6 +21,7 @@ from rna_s2.fitting.module import MONITOR
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.open_models import open_model
 from rna_s2.pipeline.steps.featurize import encoded_dataset
+from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.pipeline.steps.propose import proposals_file
 from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.steps.segments import segments_file
@@ -46,19 +47,13 @@ from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Prepared:
-    """An encoded dataset and where it came from.
-
-    Attributes:
-        data: the encoded dataset.
-        pruned: path of the pruned table.
-        source_digest: SHA-256 of the S1 table's file.
-    """
+    """An encoded dataset, and the path of the pruned table it was made of."""
 
     data: EncodedDataset
     pruned: Path
-    source_digest: str
 
 
 def with_table(data: DataConfig, step: StartRun = untracked) -> DataConfig:
@@ -91,9 +86,8 @@ def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed
         "boxes_per_type", "positives_per_type",
     })
     tracker.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "training", counts)
-    flat = {k: float(v) for k, v in counts.items() if not isinstance(v, dict)}
-    tracker.metrics({f"data/{name}": value for name, value in flat.items()})
-    return Prepared(encoded, pruned.path, pruned.source_digest)
+    tracker.metrics({f"data/{name}": float(value) for name, value in counts.items() if not isinstance(value, dict)})
+    return Prepared(encoded, pruned.path)
 
 
 STAGE = "train"
@@ -112,11 +106,7 @@ class TrainReport:
 
 
 def run_train(
-    config: TrainConfig,
-    *,
-    parent_run_id: str | None = None,
-    progress: bool = True,
-    tags: Mapping[str, str] = {},
+    config: TrainConfig, *, parent_run_id: str | None = None, progress: bool = True, tags: Mapping[str, str] = {},
     keep_model: bool = True,
 ) -> TrainReport:
     """Prepare what is missing, train, and log everything that the config describes.
@@ -135,7 +125,7 @@ def run_train(
     size = f"hid{network.lstm_hid}x{network.lstm_layer}" if config.features.kind == "sequence_encoding" else ""
     name = run_name(STAGE, config.name, size, seed=config.seed)
     with training_run(
-        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.data.cache_dir,
+        config, stage=STAGE, name=name, resume=config.resume, cache_dir=config.data.cache_dir,
         tags={"features": config.features.kind, "model": config.name, **tags}, parent_run_id=parent_run_id,
     ) as run:
         start = open_model(config.start, Scorer.load) if config.start else None
@@ -161,9 +151,7 @@ def run_train(
 
 def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: Tracker) -> None:
     best = result.fit.best_epoch
-    evaluations = {"train": result.train, "val": result.val}
-    if result.test is not None:
-        evaluations["test"] = result.test
+    evaluations = {"train": result.train, "val": result.val} | ({} if result.test is None else {"test": result.test})
     log_evaluations(prepared, evaluations, tracker, step=best)
     if config.decode:
         for part in evaluations.keys() - {"train"}:
@@ -173,14 +161,8 @@ def _log_result(config: TrainConfig, prepared: Prepared, result: TrainResult, tr
     history = {name: result.fit.history.get(name, []) for name in names}
     tracker.plot(learning_plot(history, config.name), "learning_curves.png")
     curves = {part: mean_roc(evaluation) for part, evaluation in evaluations.items()}
-    tracker.plot(
-        roc_plot({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for part, curve in curves.items():
-            path = Path(folder) / f"{part}_roc.csv"
-            curve.to_csv(path, index=False)
-            tracker.artifact(path, "rows")
+    tracker.plot(roc_plot({p: (curves[p], evaluations[p].metrics["auroc"]) for p in curves}, config.name), "roc_curves.png")
+    log_files(tracker, {f"{part}_roc.csv": curve for part, curve in curves.items()}, "rows")
 
 
 def _log_structures(prepared: Prepared, part: str, evaluation: Evaluation, tracker: Tracker, step: int) -> None:
@@ -190,27 +172,16 @@ def _log_structures(prepared: Prepared, part: str, evaluation: Evaluation, track
         logger.info("no structures: the features do not hold the places and sizes of boxes")
         return
     tracker.metrics({f"{part}/{name}": value for name, value in compared.metrics.items()}, step=step)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{part}_structures.csv"
-        compared.rows.assign(source_row=prepared.data.source_row[evaluation.rows]).to_csv(path, index=False)
-        tracker.artifact(path, "rows")
+    rows = compared.rows.assign(source_row=prepared.data.source_row[evaluation.rows])
+    log_files(tracker, {f"{part}_structures.csv": rows}, "rows")
 
 
 def log_evaluations(prepared: Prepared, evaluations: Mapping[str, Evaluation], tracker: Tracker, step: int = 0) -> None:
     """Logs the metrics of the scored parts (``train``, ``val``, ``test``), and a table of each part's rows."""
-    tracker.metrics(
-        {
-            f"{'test' if part == 'test' else f'best/{part}'}/{name}": value
-            for part, evaluation in evaluations.items()
-            for name, value in evaluation.metrics.items()
-        },
-        step=step,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for part, evaluation in evaluations.items():
-            path = Path(folder) / f"{part}_rows.csv"
-            row_table(prepared, evaluation).to_csv(path, index=False)
-            tracker.artifact(path, "rows")
+    for part, evaluation in evaluations.items():
+        where = "test" if part == "test" else f"best/{part}"
+        tracker.metrics({f"{where}/{name}": value for name, value in evaluation.metrics.items()}, step=step)
+    log_files(tracker, {f"{part}_rows.csv": row_table(prepared, each) for part, each in evaluations.items()}, "rows")
 
 
 def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, tracker: MlflowTracker) -> LoggedModel:
@@ -228,12 +199,11 @@ def _log_network(config: TrainConfig, prepared: Prepared, result: TrainResult, t
 
 def row_table(prepared: Prepared, evaluation: Evaluation) -> pd.DataFrame:
     """One line per scored row: its position in the S1 table, boxes, boxes in the target, au-ROC."""
-    boxes = len(evaluation.rows)
     return pd.DataFrame({
         "source_row": prepared.data.source_row[evaluation.rows],
         "group": prepared.data.group[evaluation.rows],
         "seq_length": prepared.data.seq_length[evaluation.rows],
-        "boxes": pd.Series(evaluation.row).value_counts().reindex(range(boxes), fill_value=0).to_numpy(),
+        "boxes": np.bincount(evaluation.row, minlength=len(evaluation.rows)),
         "auroc": evaluation.auroc,
     })
 
@@ -244,17 +214,15 @@ def example_rows(prepared: Prepared) -> pd.DataFrame:
     frame = pd.read_parquet(prepared.pruned, columns=columns)
     shortest = prepared.data.source_row[prepared.data.seq_length.argsort(kind="stable")[:EXAMPLE_ROWS]]
     example = frame.iloc[shortest].reset_index(drop=True)
+
+    def plain(box: dict) -> dict:
+        return {name: int(box[name]) for name in _BOX_COLUMNS} | {
+            name: [float(v) for v in box[name]] for name in ("prob_sm", "prob_sl") if box.get(name) is not None
+        }
+
     for column in columns[1:]:
-        example[column] = [[_plain(box) for box in boxes] for boxes in example[column]]
+        example[column] = [[plain(box) for box in boxes] for boxes in example[column]]
     return example
-
-
-def _plain(box: dict) -> dict:
-    return {
-        name: [float(v) for v in value] if name.startswith("prob_") else int(value)
-        for name, value in box.items()
-        if name in ("bb_x", "bb_y", "siz_x", "siz_y", "prob_sm", "prob_sl") and value is not None
-    }
 
 
 def config_of_run(run_id: str) -> str:
@@ -293,11 +261,6 @@ def structure_metrics(
     prepared: Prepared, evaluation: Evaluation, options: DecodeOptions | None = None
 ) -> StructureMetrics | None:
     """Decode the scored rows and compare the structures with the targets' base pairs.
-
-    Args:
-        prepared: the data that were scored.
-        evaluation: the scored rows.
-        options: of decoding.
 
     Returns:
         The metrics; None where the features do not say where the boxes are, so that there is nothing to decode.
@@ -338,6 +301,4 @@ def target_pairs(prepared: Prepared, rows: np.ndarray) -> list[np.ndarray]:
             return [as_pairs(*pairs) for pairs in given]
     table: BoxTable = read_table(prepared.pruned).table.take_rows(source)
     assert table.targets is not None  # the labels come from them
-    return [
-        pairs_of_boxes(box for box in table.targets.row_boxes(row) if box[0] == STEM) for row in range(table.rows)
-    ]
+    return [pairs_of_boxes(box for box in table.targets.row_boxes(row) if box[0] == STEM) for row in range(table.rows)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,14 +57,8 @@ class Evaluation:
 def compared(
     name: str, known: Sequence[StructureRecord], predicted: Sequence[np.ndarray], seconds: Sequence[float]
 ) -> pd.DataFrame:
-    """One entry per structure, as in :attr:`Evaluation.sequences`.
-
-    Args:
-        name: of the tool.
-        known: the known structures.
-        predicted: ``(k, 2)`` base pairs of each.
-        seconds: of each prediction.
-    """
+    """One entry per structure, as in :attr:`Evaluation.sequences`: the tool's name, and for each structure its base pairs as
+    predicted (``(k, 2)``) and the seconds of the prediction."""
     lengths = [len(s.seq) for s in known]
     exact, slack = (compare_many(predicted, [s.pairs for s in known], lengths, s) for s in (0, 1))
     return pd.DataFrame({
@@ -135,28 +129,25 @@ def markdown(evaluation: Evaluation) -> str:
     summary = evaluation.summary
     names = {"f1": "F1", "mcc": "MCC", "ppv": "PPV", "sensitivity": "sensitivity"}
     heads = [*(names[f] for f in METRICS), *(f"{names[f]}, slack 1" for f in METRICS), "exact structures", "s per sequence"]
-    lines = [f"| tool | sequences | {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) + 1)}"]
-    for row in summary[summary["family"] == ALL].to_dict("records"):
-        cells = [f"{row[c]:.3f}" for c in MEASURES[:-1]] + [f"{row['seconds']:.3g}"]
-        lines.append(f"| {row['tool']} | {row['sequences']} | {' | '.join(cells)} |")
+    lines = _table(["tool", "sequences", *heads], [
+        [row["tool"], row["sequences"], *(f"{row[c]:.3f}" for c in MEASURES[:-1]), f"{row['seconds']:.3g}"]
+        for row in summary[summary["family"] == ALL].to_dict("records")
+    ])
     tools = list(dict.fromkeys(summary["tool"]))
-    lines += ["", f"| F1 by family | sequences | {' | '.join(tools)} |", f"| --- | ---: |{' ---: |' * len(tools)}"]
-    for family, rows in summary.groupby("family", sort=False):
-        of_tool = rows.set_index("tool")
-        cells = [_with_interval(of_tool.loc[name], "f1", ".3f") for name in tools]
-        lines.append(f"| {family} | {of_tool['sequences'].iloc[0]} | {' | '.join(cells)} |")
+    families = [(name, rows.set_index("tool")) for name, rows in summary.groupby("family", sort=False)]
+    lines += ["", *_table(["F1 by family", "sequences", *tools], [
+        [family, rows["sequences"].iloc[0], *(_with_interval(rows.loc[name], "f1", ".3f") for name in tools)]
+        for family, rows in families
+    ])]
     others = [name for name in tools if name != RNAFOLD and RNAFOLD in tools]
     if others:
-        lines += ["", f"| F1 less {RNAFOLD}'s | {' | '.join(others)} |", f"| --- |{' ---: |' * len(others)}"]
-        for family, rows in summary.groupby("family", sort=False):
-            of_tool = rows.set_index("tool")
-            cells = [_with_interval(of_tool.loc[name], "f1_difference", "+.3f") for name in others]
-            lines.append(f"| {family} | {' | '.join(cells)} |")
-    lines += ["", f"| F1 by length (nt) | sequences | {' | '.join(tools)} |", f"| --- | ---: |{' ---: |' * len(tools)}"]
-    for length, rows in by_length(evaluation.sequences).groupby("length", sort=False):
-        of_tool = rows.set_index("tool")
-        cells = [f"{of_tool.loc[name, 'f1']:.3f}" for name in tools]
-        lines.append(f"| {length} | {of_tool['sequences'].iloc[0]} | {' | '.join(cells)} |")
+        lines += ["", *_table([f"F1 less {RNAFOLD}'s", *others], [
+            [family, *(_with_interval(rows.loc[name], "f1_difference", "+.3f") for name in others)] for family, rows in families
+        ])]
+    lengths = [(name, rows.set_index("tool")) for name, rows in by_length(evaluation.sequences).groupby("length", sort=False)]
+    lines += ["", *_table(["F1 by length (nt)", "sequences", *tools], [
+        [length, rows["sequences"].iloc[0], *(f"{rows.loc[name, 'f1']:.3f}" for name in tools)] for length, rows in lengths
+    ])]
     lines += ["", "Intervals: 95 %, bootstrap over sequences; differences are paired by sequence.",
               "Slack 1: a pair may be displaced by one position."]
     lines += [f"Not compared: {name}, {why}." for name, why in evaluation.absent.items()]
@@ -167,6 +158,11 @@ def markdown(evaluation: Evaluation) -> str:
     if len(unusable):
         lines.append(f"Left out, because the file's record cannot be used: {len(unusable)} (failures.csv).")
     return "\n".join(lines) + "\n"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (heads, *rows)]
+    return [lines[0], "| --- |" + " ---: |" * (len(heads) - 1), *lines[1:]]
 
 
 def _with_interval(row: pd.Series, metric: str, form: str) -> str:

@@ -185,7 +185,6 @@ class Page:
         self.bytes = 0
         self.predicted = 0
         self.failures: list[Failure] = []
-        self.failed = 0
 
     def wants(self) -> bool:
         """Whether the next prediction will be shown."""
@@ -225,26 +224,23 @@ class Page:
 
     def fail(self, failure: Failure) -> None:
         """Show a sequence that was left out, and why."""
-        self.failed += 1
-        if self.failed <= SHOWN_FAILURES:
-            self.failures.append(failure)
+        self.failures.append(failure)
 
     def html(self, facts: Sequence[tuple[str, str]]) -> str:
         """The page; ``facts`` (name and value) stand in a table at its top."""
         table = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
         notes = []
         if self.predicted > len(self.sections):
-            notes.append(
-                f"The first {len(self.sections)} of {self.predicted} sequences are shown; all are in structures.fa."
-            )
+            notes.append(f"The first {len(self.sections)} of {self.predicted} sequences are shown; all are in structures.fa.")
         if self.drawn < len(self.sections):
             notes.append(f"Drawings of the first {self.drawn} are shown, so that the page stays small.")
         failures = ""
-        if self.failed:
-            rows = "".join(f"<tr><td>{escape(f.name)}</td><td>{escape(f.reason)}</td></tr>" for f in self.failures)
-            more = "" if self.failed <= SHOWN_FAILURES else f" The first {SHOWN_FAILURES} are shown."
+        if self.failures:
+            shown = self.failures[:SHOWN_FAILURES]
+            rows = "".join(f"<tr><td>{escape(f.name)}</td><td>{escape(f.reason)}</td></tr>" for f in shown)
+            more = "" if len(shown) == len(self.failures) else f" The first {SHOWN_FAILURES} are shown."
             failures = (
-                f"<h2>Left out: {self.failed}</h2><p>All are listed in failures.csv.{more}</p>"
+                f"<h2>Left out: {len(self.failures)}</h2><p>All are listed in failures.csv.{more}</p>"
                 f"<table><tr><th>name</th><th>reason</th></tr>{rows}</table>"
             )
         return (

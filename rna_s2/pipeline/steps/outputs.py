@@ -1,9 +1,10 @@
-"""What steps write: outputs that are made once and found again by what decides their content, and rejects beside them."""
+"""What steps write: outputs that are made once and found again by what decides their content, rejects, files of a run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+import tempfile
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,15 @@ def make_or_find(path: Path, tracker: Tracker, make: Callable[[], object]) -> bo
     return found
 
 
+def log_files(tracker: Tracker, files: Mapping[str, str | pd.DataFrame], folder: str = "") -> None:
+    """Keeps texts and tables (as CSV) with a run, each as the file of its name in a folder of its artifacts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, content in files.items():
+            path = Path(temporary) / name
+            path.write_text(content if isinstance(content, str) else content.to_csv(index=False), encoding="utf-8")
+            tracker.artifact(path, folder)
+
+
 ANY_NUMBER = -1
 """Value of ``max_rejects`` that allows any number of unusable rows."""
 
@@ -85,11 +95,7 @@ def rejects_path(out_file: str | Path) -> Path:
 def keep_rejects(rejects: pd.DataFrame, path: Path, tracker: Tracker, folder: str = "") -> None:
     """Writes the rejects where there are any, and over those that are left from an earlier run; the tracker keeps them.
 
-    Args:
-        rejects: one line per row or record that is left out.
-        path: where to.
-        tracker: keeps a copy.
-        folder: of the tracker's artifacts.
+    ``folder`` is that of the tracker's artifacts.
     """
     if len(rejects) or path.exists():
         write_rejects(rejects, path)
@@ -103,7 +109,7 @@ def check_rejects(unusable: pd.DataFrame, rows: int, max_rejects: int, source: s
     Args:
         unusable: the rows that cannot be used (``row``, ``index``, ``column``, ``reason``).
         rows: rows in all.
-        max_rejects: how many are allowed; :data:`ANY_NUMBER` for any number.
+        max_rejects: how many are allowed, or :data:`ANY_NUMBER`.
         source: the file they are of.
         path: the table that lists them.
 

@@ -49,17 +49,10 @@ class ProposeOptions(TrackedOptions, SelectionOptions, InferenceOptions):
 
 @dataclass(frozen=True)
 class ProposeResult:
-    """What the command makes.
-
-    Attributes:
-        table: the input's rows with proposals.
-        rejects: rows and records left out.
-        seconds: wall seconds of reading, the network, the proposals and writing.
-    """
+    """What the command makes: the input's rows with proposals, and the rows and records left out."""
 
     table: BoxTable
     rejects: pd.DataFrame
-    seconds: dict[str, float]
 
 
 def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
@@ -110,25 +103,19 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
             options.in_file, len(rejects), first["index"], first["reason"], rejects_path(options.out_file),
         )
     keep_rejects(rejects, rejects_path(options.out_file), tracker, "rejects")
-    selection = SelectionOptions(**{name: getattr(options, name) for name in SelectionOptions.model_fields})
-    inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
     bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None) if progress else iter
-    table = with_proposals(table, network, selection, inference, seconds, bar)
+    table = with_proposals(table, network, options, options, seconds, bar)
     with timed(seconds, "write"):
         write_table(table, options.out_file)
     tracker.tags({"digest.out_file": file_digest(options.out_file)})
-    counts = table.proposals.counts()
-    tracker.metrics({
-        "count.rows": table.rows,
-        "count.rejects": len(rejects),
-        "boxes_per_row": float(counts.sum() / table.rows),
-        **{f"seconds.{name}": value for name, value in seconds.items()},
-    })
+    boxes_per_row = len(table.proposals) / table.rows
+    tracker.metrics({"count.rows": table.rows, "count.rejects": len(rejects), "boxes_per_row": boxes_per_row})
+    tracker.metrics({f"seconds.{name}": value for name, value in seconds.items()})
     logger.info(
         "%s: %d rows, %.1f boxes per row; %.1f s network, %.1f s proposals",
-        options.out_file, table.rows, counts.sum() / table.rows, seconds["network"], seconds["proposals"],
+        options.out_file, table.rows, boxes_per_row, seconds["network"], seconds["proposals"],
     )
-    return ProposeResult(table, rejects, seconds)
+    return ProposeResult(table, rejects)
 
 
 def check_propose_paths(options: ProposeOptions) -> None:

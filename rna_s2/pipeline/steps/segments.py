@@ -46,9 +46,7 @@ class SyntheticOptions(TrackedOptions, SyntheticTranscripts):
 
 def synthetic_transcripts(options: SyntheticOptions) -> Path:
     """Write random transcripts as FASTA; names are ``synthetic_SEED_NUMBER``. Returns the path."""
-    sequences = random_transcripts(
-        options.n_transcripts, options.length, options.seed, options.gc_mean, options.gc_sd
-    )
+    sequences = random_transcripts(options.n_transcripts, options.length, options.seed, options.gc_mean, options.gc_sd)
     path = fasta_path(options.out_file)
     with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as stream:
         for number, sequence in enumerate(sequences):
@@ -134,11 +132,7 @@ class SegmentsResult:
 
 
 def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsResult:
-    """Make the table; nothing is written.
-
-    Args:
-        options: what to make it of.
-        fetched: where the transcripts or structures lie, where they are a URL that was fetched before.
+    """Make the table; nothing is written. ``fetched`` is where the input lies, where it is a URL that was fetched before.
 
     Raises:
         UserError: the input cannot be read or fetched, or nothing is left of it.
@@ -153,7 +147,10 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
                 records, rejected = read(path)
             except FileError as error:
                 raise UserError(f"{str(error).replace(str(path), source)}; check the file") from error
-    _say_rejected(source, rejected)
+    for entry in rejected[:SHOWN_REJECTS]:
+        log.warning("%s, line %d: record '%s' left out: %s", source, entry.line, entry.name, entry.reason)
+    if len(rejected) > SHOWN_REJECTS:
+        log.warning("%s: %d more records left out", source, len(rejected) - SHOWN_REJECTS)
     if not records:
         first = f" (line {rejected[0].line}: {rejected[0].reason})" if rejected else ""
         raise UserError(f"{source}: has no record that can be used{first}")
@@ -170,7 +167,10 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
     assert table.targets is not None  # segments and known structures have them
     boxes = table.targets.counts().sum(axis=0).tolist()
     counts |= {f"boxes.{name}": number for name, number in zip(BOX_TYPES, boxes, strict=True)}
-    return SegmentsResult(table, _rejects_frame(rejected, left), counts, seconds, digest)
+    lines: list[tuple[object, ...]] = [(r.name, r.line, None, None, r.reason) for r in rejected]
+    lines += [(x.name, None, x.start, x.length, x.reason) for x in left]
+    rejects = pd.DataFrame(lines, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
+    return SegmentsResult(table, rejects, counts, seconds, digest)
 
 
 def _folded_table(
@@ -196,19 +196,6 @@ def _folded_table(
     with timed(seconds, "decompose"):
         table = segment_table([cut[n] for n in kept], [folded[n] for n in kept], options.transcripts)
     return table, left
-
-
-def _say_rejected(source: str, rejected: list[Rejected]) -> None:
-    for entry in rejected[:SHOWN_REJECTS]:
-        log.warning("%s, line %d: record '%s' left out: %s", source, entry.line, entry.name, entry.reason)
-    if len(rejected) > SHOWN_REJECTS:
-        log.warning("%s: %d more records left out", source, len(rejected) - SHOWN_REJECTS)
-
-
-def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
-    rows: list[tuple[object, ...]] = [(r.name, r.line, None, None, r.reason) for r in rejected]
-    rows += [(x.name, None, x.start, x.length, x.reason) for x in left]
-    return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
 
 
 def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
