@@ -87,14 +87,14 @@ def test_records_that_cannot_be_used_are_said_and_a_family_may_have_any_name(tmp
         "known": str(tmp_path / "known.csv"), "s1_model": s1, "s2_model": s2, "tools": [],
         "chain": EVERY_CELL.model_dump(exclude_unset=True),
     })
-    found = run_evaluate(options, MemoryTracker(), progress=False)
+    found = run_evaluate(options, MemoryTracker())
     (reject,) = found.failures.to_dict("records")
     assert reject["tool"] == "" and reject["name"] == "bad" and reject["reason"].startswith("line 4: ")
     assert "1 records cannot be used, the first at line 4" in caplog.text
     assert "record cannot be used: 1 (failures.csv)" in markdown(found) and "a tool failed" not in markdown(found)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: is no folder"):
-        run_evaluate(options.model_copy(update={"out_dir": str(tmp_path / "file")}), MemoryTracker(), progress=False)
+        run_evaluate(options.model_copy(update={"out_dir": str(tmp_path / "file")}), MemoryTracker())
 
 
 def test_names_and_families_need_not_be_told_apart():
@@ -277,7 +277,7 @@ def test_the_command_compares_logs_and_writes(tmp_path):
         "tools": ["MXfold2"], "chain": EVERY_CELL.model_dump(exclude_unset=True) | {"max_len": 50},
     })
     tracker = MemoryTracker()
-    found = run_evaluate(options, tracker, progress=False)
+    found = run_evaluate(options, tracker)
     assert list(found.summary["tool"].unique()) == [OURS, "RNAfold"] and "MXfold2" in found.absent
     rnafold_rows = found.summary[found.summary["tool"] == "RNAfold"].set_index("family")
     assert rnafold_rows.loc["A", "f1"] == 1.0 and rnafold_rows.loc["B", "f1"] == 0.5 and rnafold_rows.loc[ALL, "f1"] == 0.75

@@ -126,7 +126,7 @@ def test_the_sample_is_what_the_network_proposes_for_segments_of_the_transcripts
         transcripts=fasta, model=network, out_file=str(tmp_path / "sample.parquet"), cache_dir=cache
     )
     tracker = MemoryTracker()
-    report = make_sample.run_sample(options, tracker, progress=False)
+    report = make_sample.run_sample(options, tracker)
     sample = read_table(options.out_file).table
     assert tracker.metric_values["count.rows"] == [(0, sample.rows)] and sample.rows > 20
     assert set(sample.frame[make_sample.NETWORK_COLUMN]) == {report.network_digest} and len(report.network_digest) == 64

@@ -433,7 +433,7 @@ def test_rejects_of_an_earlier_proposing_do_not_stay(tmp_path):
     for text in (">a\nACGU\n", ">a\nACGU\n>b\nACG!\n", ">a\nACGU\n"):
         (tmp_path / "x.fa").write_text(text, encoding="utf-8")
         tracker = MemoryTracker()
-        propose_main.run_propose(propose_main.ProposeOptions(**files), tracker, progress=False)
+        propose_main.run_propose(propose_main.ProposeOptions(**files), tracker)
         path = tmp_path / "y.rejects.csv"
         rejects.append((len(pd.read_csv(path)) if path.exists() else None, len(tracker.artifacts)))
     assert rejects == [(None, 0), (1, 1), (0, 0)]

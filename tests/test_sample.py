@@ -70,7 +70,7 @@ def test_the_command_makes_its_first_rows_again(sample, tmp_path):
         transcripts=str(tmp_path / "first.fa"), model=str(NETWORK), out_file=str(tmp_path / "again.parquet"),
         cache_dir=str(tmp_path / "cache"),
     )
-    run_sample(options, MemoryTracker(), progress=False)
+    run_sample(options, MemoryTracker())
     again = read_table(options.out_file).table
     rows = np.flatnonzero(sample.frame["transcript_id"] == first[0].name)
     assert len(rows) == again.rows > 10

@@ -65,7 +65,7 @@ def segments(folder: str) -> object:
 
 def propose(folder: str) -> object:
     table = segments_file(str(synthetic_file(TRANSCRIPTS, folder)), RULE, folder)
-    return numbers_of(read_table(proposals_file(table, SHIPPED_S1, SURE, folder, progress=False)).table)
+    return numbers_of(read_table(proposals_file(table, SHIPPED_S1, SURE, folder)).table)
 
 
 def few_rows(folder: str) -> str:

@@ -92,7 +92,7 @@ def model_configs(options: CompareOptions) -> dict[str, TrainConfig]:
     return configs
 
 
-def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareReport:
+def run_compare(options: CompareOptions) -> CompareReport:
     """Prune once, train the four models, and attach the comparison; every step is a child of one run.
 
     Of transcripts, segments are cut and folded and given to stage 1 first. A step's result is found again by the content
@@ -115,7 +115,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
         tracker.artifact(pruned.counts_file, "pruning")
         for config in configs.values():
             encoded_dataset(pruned.path, config.features, config.seed, data.cache_dir, data.in_file, step)
-        trainings = train_each(configs, options.workers, tracker.run_id, progress)
+        trainings = train_each(configs, options.workers, tracker.run_id)
         for part in ("train", "val"):
             evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
@@ -127,9 +127,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
     return CompareReport(tracker.run_id, trainings)
 
 
-def train_each(
-    configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str, progress: bool = True
-) -> dict[str, Trained]:
+def train_each(configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str) -> dict[str, Trained]:
     """Train models as children of a run, so many at a time (:attr:`CompareOptions.workers`); a progress bar has room for one.
 
     Raises:
@@ -137,7 +135,7 @@ def train_each(
     """
     workers = min(workers or default_workers(), len(configs))
     if workers <= 1:
-        return {name: _train(config, parent_run_id, progress) for name, config in configs.items()}
+        return {name: _train(config, parent_run_id, True) for name, config in configs.items()}
     threads = max(1, default_workers() // workers)
     jobs = {name: (config, parent_run_id, False) for name, config in configs.items()}
     trained = dict(run_each(_train, jobs, workers, threads, "set workers to 1, or give the machine more memory"))

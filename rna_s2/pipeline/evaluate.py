@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +149,7 @@ def evaluate(
     return Evaluation(sequences, summarise(sequences, seed), failed, absent)
 
 
-def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = True) -> Evaluation:
+def run_evaluate(options: EvaluateOptions, tracker: Tracker) -> Evaluation:
     """Compare on the known structures of a file, and log tables and plots.
 
     Raises:
@@ -176,10 +177,7 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
         if each.absent:
             logger.info("%s: %s; it is left out", each.name, each.absent)
     total = len(known) * sum(not each.absent for each in tools)
-
-    def bar(steps: Iterator) -> Iterator:
-        return tqdm(steps, desc="evaluate", unit=" sequences", total=total, disable=None if progress else True)
-
+    bar = partial(tqdm, desc="evaluate", unit=" sequences", total=total, disable=None)
     evaluation = evaluate(known, tools, options.seed, bar)
     unusable = pd.DataFrame([("", r.name, f"{unit} {r.line}: {r.reason}") for r in found.rejected],
                             columns=evaluation.failures.columns)

@@ -238,7 +238,7 @@ def read_records(path: str) -> formats.Sequences:
     return found
 
 
-def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True) -> PredictReport:
+def run_predict(options: PredictOptions, tracker: Tracker) -> PredictReport:
     """Predict the structures of a file's sequences, write the folder, and log what was done.
 
     Raises:
@@ -261,9 +261,8 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
                 writer.fail(Failure(reject.name, reject.reason), reject.line)
             workers = workers_for(found.records, options.workers, chosen_device(chain.inference.device))
             results = predict_on(workers, found.records, models, chain, seconds)
-            total, hidden = len(found.records), None if progress else True
             with timed(seconds, "predict"):
-                for result in tqdm(results, desc="predict", unit=" sequences", total=total, disable=hidden):
+                for result in tqdm(results, desc="predict", unit=" sequences", total=len(found.records), disable=None):
                     with timed(seconds, "write"):
                         (writer.add if isinstance(result, Prediction) else writer.fail)(result)
         with timed(seconds, "write"):

@@ -60,7 +60,7 @@ class SampleReport:
     network_digest: str
 
 
-def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked, progress: bool = True) -> SampleReport:
+def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked) -> SampleReport:
     """Make the sample, write it, and log what was done.
 
     Raises:
@@ -71,7 +71,7 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untrac
     with model_folder(options.model) as folder:
         digest = file_digest(folder / WEIGHTS_FILE)
     segments = segments_file(options.transcripts, SEGMENTS, options.cache_dir, step)
-    proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step, progress)
+    proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step)
     table = read_table(proposed).table
     prob_sm, prob_sl = (Ragged(np.round(r.values, DECIMALS), r.offsets) for r in (table.prob_sm, table.prob_sl))
     frame = table.frame.assign(**{NETWORK_COLUMN: digest})

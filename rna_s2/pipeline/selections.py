@@ -143,7 +143,7 @@ def summary(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def compare(table: BoxTable, network: ProposalNetwork, options: SelectionsOptions, progress: bool = True) -> pd.DataFrame:
+def compare(table: BoxTable, network: ProposalNetwork, options: SelectionsOptions) -> pd.DataFrame:
     """Each setting's metrics over all rows and by length.
 
     Returns:
@@ -155,8 +155,7 @@ def compare(table: BoxTable, network: ProposalNetwork, options: SelectionsOption
     chosen = settings(options)
     rules = REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": options.drop_unclosed_loops})
     counts: list[list[np.ndarray]] = [[] for _ in chosen]
-    starts = range(0, table.rows, options.chunk)
-    for start in tqdm(starts, desc="selections", unit=" chunks", disable=None if progress else True):
+    for start in tqdm(range(0, table.rows, options.chunk), desc="selections", unit=" chunks", disable=None):
         part = table.take_rows(np.arange(start, min(start + options.chunk, table.rows)))
         codes = [encode(seq) for seq in part.frame["seq"]]
         for k, proposed in enumerate(propose_selections(network, codes, chosen, options)):
@@ -198,7 +197,7 @@ def check_selections_paths(options: SelectionsOptions) -> None:
     check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
 
 
-def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool = True) -> SelectionsReport:
+def run_selections(options: SelectionsOptions, tracker: Tracker) -> SelectionsReport:
     """Compare the selections on a table, and log the comparison as tables and plots.
 
     Raises:
@@ -217,7 +216,7 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
     if 0 < options.max_rows < table.rows:
         rows = np.random.default_rng(options.seed).choice(table.rows, options.max_rows, replace=False)
         table = table.take_rows(np.sort(rows))
-    comparison = compare(table, network, options, progress=progress)
+    comparison = compare(table, network, options)
     report = SelectionsReport(comparison, frontier(comparison), best_within(comparison, options.budgets))
     tracker.plot(tradeoff_plot(comparison), "tradeoff.png")
     tracker.plot(length_plot(comparison), "tradeoff_by_length.png")

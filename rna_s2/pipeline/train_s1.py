@@ -159,7 +159,7 @@ def without_transcripts(table: BoxTable, files: Sequence[str]) -> tuple[BoxTable
     return table, {"files": list(files), "transcripts": len(names), "rows": int(known.sum())}
 
 
-def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = True) -> TrainS1Report:
+def run_train_s1(config: TrainS1Config, *, command: str = "") -> TrainS1Report:
     """Make what the training needs, train, and log and register what comes of it.
 
     ``command`` is the command line that stands for it, for the card.
@@ -179,7 +179,7 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         table, data = read_tables(files, run.inputs)
         table, excluded = without_transcripts(table, config.exclude)
         result = train(
-            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
+            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker,
             max_seconds=60 * config.max_minutes or None,
         )
         about = describe(config, table, result) | {

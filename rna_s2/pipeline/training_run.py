@@ -30,9 +30,7 @@ class TrainingRun:
     """The run of a training; :func:`training_run` makes it.
 
     Attributes:
-        config: the whole training.
         stage: the command.
-        tracker: of the run.
         folder: for its checkpoints; to be had from :meth:`open_checkpoints`.
         is_resumed: whether the run was there before.
     """

@@ -82,7 +82,7 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
     return table, rejects
 
 
-def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:
+def run_propose(options: ProposeOptions, tracker: Tracker) -> ProposeResult:
     """Propose boxes for every sequence, write the table, and log what was done.
 
     Raises:
@@ -103,7 +103,7 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
             options.in_file, len(rejects), first["index"], first["reason"], rejects_path(options.out_file),
         )
     keep_rejects(rejects, rejects_path(options.out_file), tracker, "rejects")
-    bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None) if progress else iter
+    bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None)
     table = with_proposals(table, network, options, options, seconds, bar)
     with timed(seconds, "write"):
         write_table(table, options.out_file)
@@ -129,9 +129,7 @@ def check_propose_paths(options: ProposeOptions) -> None:
     check_outputs({"the rejects of out_file": rejects}, {"in_file": options.in_file})
 
 
-def proposals_file(
-    segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: StartRun = untracked, progress: bool = True
-) -> Path:
+def proposals_file(segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: StartRun = untracked) -> Path:
     """The S1 table of a table of sequences: what the network in ``model`` proposes; made now or found in the cache.
 
     Raises:
@@ -145,5 +143,5 @@ def proposals_file(
         )
         with step("propose", run_name("propose", segments)) as tracker:
             options = ProposeOptions(in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump())
-            make_or_find(path, tracker, lambda: run_propose(options, tracker, progress))
+            make_or_find(path, tracker, lambda: run_propose(options, tracker))
     return path
