@@ -152,8 +152,8 @@ def prepare_once(children: Sequence[Child]) -> None:
     Raises:
         UserError: a table cannot be used.
     """
-    configs = {child.config.model_dump_json(include={"data", "pruning", "features"}): child.config for child in children}
-    for config in configs.values():
+    of_first = {c.config.model_dump_json(include={"data", "pruning", "features"}): c.config for c in reversed(children)}
+    for config in of_first.values():
         prepare(config.data, config.pruning, config.features, config.seed, MemoryTracker())
 
 
