@@ -36,11 +36,14 @@ def training(tree: Path, table: str, cache_dir: str, model: str, batch_size: str
     from rna_s2.engine.processes import keep_freed_memory
     from rna_s2.engine.tracker import MemoryTracker
     from rna_s2.options.base import load_yaml, validate
-    from rna_s2.pipeline.prepare import prepare
     from rna_s2.pipeline.train_config import DataConfig, TrainConfig
     from rna_s2.s2.batches import EpochBatches
     from rna_s2.s2.training import S2Module
 
+    try:
+        from rna_s2.pipeline.train_s2 import prepare
+    except ImportError:  # where earlier commits have it
+        from rna_s2.pipeline.prepare import prepare
     keep_freed_memory()
     path = tree / "configs" / f"{model}.yaml"
     config = validate(TrainConfig, load_yaml(path), str(path))

@@ -29,7 +29,7 @@ import torch
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.boxtables.write import write_table
 from rna_s2.options.base import load_yaml
-from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
+from rna_s2.pipeline.open_models import SHIPPED_S1, open_network
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.sequence import decode, encode
 from rna_s2.s1 import proposals

@@ -31,8 +31,8 @@ from rna_s2.engine.processes import keep_freed_memory  # noqa: E402
 from rna_s2.engine.tracker import MemoryTracker  # noqa: E402
 from rna_s2.fitting.devices import chosen_device, has_bfloat16  # noqa: E402
 from rna_s2.options.base import load_yaml, validate  # noqa: E402
-from rna_s2.pipeline.prepare import prepare  # noqa: E402
 from rna_s2.pipeline.train_config import SAMPLE, DataConfig, TrainConfig  # noqa: E402
+from rna_s2.pipeline.train_s2 import prepare  # noqa: E402
 from rna_s2.s2.batches import Batch, EpochBatches  # noqa: E402
 from rna_s2.s2.dataset import EncodedDataset  # noqa: E402
 from rna_s2.s2.network import batch_loss  # noqa: E402

@@ -20,8 +20,7 @@ import numpy as np
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.energies.ensemble import stem_pairs
-from rna_s2.pipeline.model_folders import SHIPPED_S2
-from rna_s2.pipeline.open_models import ModelOptions, open_models
+from rna_s2.pipeline.open_models import SHIPPED_S2, ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import PipelineOptions
 from rna_s2.pruning.rules import prune
 from rna_s2.rna.boxes import STEM, is_in

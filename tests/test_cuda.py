@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rna_s2.engine.tracker import MemoryTracker
-from rna_s2.pipeline.model_folders import SHIPPED_S1
+from rna_s2.pipeline.open_models import SHIPPED_S1
 from rna_s2.pipeline.parallel_prediction import predict_on
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict
 from rna_s2.rna.formats import SequenceRecord

@@ -14,11 +14,9 @@ from chain_models import EVERY_CELL, saved_models
 
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.evaluate import EvaluateOptions, evaluate, run_evaluate
-from rna_s2.pipeline.known_structures import read_known, sampled, within
+from rna_s2.pipeline.evaluate import EvaluateOptions, evaluate, read_known, run_evaluate, sampled, within
 from rna_s2.pipeline.tools import OURS, TOOL_NAMES, Tool, last_structure, rnafold, tool
-from rna_s2.reports.evaluation import ALL, MEAN_OF_FAMILIES, by_length, interval
-from rna_s2.reports.evaluation_report import family_plot, markdown
+from rna_s2.reports.evaluation import ALL, MEAN_OF_FAMILIES, by_length, family_plot, interval, markdown
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 
@@ -89,14 +87,14 @@ def test_records_that_cannot_be_used_are_said_and_a_family_may_have_any_name(tmp
         "known": str(tmp_path / "known.csv"), "s1_model": s1, "s2_model": s2, "tools": [],
         "chain": EVERY_CELL.model_dump(exclude_unset=True),
     })
-    found = run_evaluate(options, MemoryTracker(), progress=False)
+    found = run_evaluate(options, MemoryTracker())
     (reject,) = found.failures.to_dict("records")
     assert reject["tool"] == "" and reject["name"] == "bad" and reject["reason"].startswith("line 4: ")
     assert "1 records cannot be used, the first at line 4" in caplog.text
     assert "record cannot be used: 1 (failures.csv)" in markdown(found) and "a tool failed" not in markdown(found)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: is no folder"):
-        run_evaluate(options.model_copy(update={"out_dir": str(tmp_path / "file")}), MemoryTracker(), progress=False)
+        run_evaluate(options.model_copy(update={"out_dir": str(tmp_path / "file")}), MemoryTracker())
 
 
 def test_names_and_families_need_not_be_told_apart():
@@ -279,7 +277,7 @@ def test_the_command_compares_logs_and_writes(tmp_path):
         "tools": ["MXfold2"], "chain": EVERY_CELL.model_dump(exclude_unset=True) | {"max_len": 50},
     })
     tracker = MemoryTracker()
-    found = run_evaluate(options, tracker, progress=False)
+    found = run_evaluate(options, tracker)
     assert list(found.summary["tool"].unique()) == [OURS, "RNAfold"] and "MXfold2" in found.absent
     rnafold_rows = found.summary[found.summary["tool"] == "RNAfold"].set_index("family")
     assert rnafold_rows.loc["A", "f1"] == 1.0 and rnafold_rows.loc["B", "f1"] == 0.5 and rnafold_rows.loc[ALL, "f1"] == 0.75

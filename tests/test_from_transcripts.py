@@ -78,7 +78,7 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     fasta, network = inputs
     monkeypatch.setattr(propose_main, "with_proposals", found_and_moved)
     monkeypatch.setattr(main_module, "MODELS", ("baseline", "shuffle_label"))
-    monkeypatch.setattr(main_module, "run_notebook", lambda notebook, page, environment: page.write_text("compared"))
+    monkeypatch.setattr("rna_s2.reports.notebook.run_notebook", lambda *given, environment: given[1].write_text("compared"))
     arguments = ["--transcripts", fasta, "--model", network, "--epochs", "1"]
     report = main_command.main([*arguments, "--workers", "2"])
     runs = children(report.run_id)
@@ -126,7 +126,7 @@ def test_the_sample_is_what_the_network_proposes_for_segments_of_the_transcripts
         transcripts=fasta, model=network, out_file=str(tmp_path / "sample.parquet"), cache_dir=cache
     )
     tracker = MemoryTracker()
-    report = make_sample.run_sample(options, tracker, progress=False)
+    report = make_sample.run_sample(options, tracker)
     sample = read_table(options.out_file).table
     assert tracker.metric_values["count.rows"] == [(0, sample.rows)] and sample.rows > 20
     assert set(sample.frame[make_sample.NETWORK_COLUMN]) == {report.network_digest} and len(report.network_digest) == 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rna_s2.reports.evaluation_report import family_plot, time_plot
+from rna_s2.reports.evaluation import family_plot, time_plot
 from rna_s2.reports.plots import PALETTE, colours
 
 

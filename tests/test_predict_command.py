@@ -20,14 +20,13 @@ from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.command_line import parse
 from rna_s2.options.errors import UserError
 from rna_s2.pipeline.predict_file import (
-    FileNames,
     PredictOptions,
     check_out_dir,
+    file_name,
     run_predict,
 )
 from rna_s2.pipeline.structure_prediction import predict
-from rna_s2.reports.drawings import layout, map_svg, structure_svg
-from rna_s2.reports.page import PAGE_BYTES, Page
+from rna_s2.reports.prediction_page import PAGE_BYTES, Page, layout, map_svg, structure_svg
 from rna_s2.rna import formats
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.structures.prediction import Failure, Prediction
@@ -64,7 +63,7 @@ def options(folder: Path, **more) -> PredictOptions:
 
 def test_what_is_written_reads_back(tmp_path):
     tracker = MemoryTracker()
-    report = run_predict(options(tmp_path, ct=True, bpseq=True, chain={"k": 3, "chunk": 2}), tracker, progress=False)
+    report = run_predict(options(tmp_path, ct=True, bpseq=True, chain={"k": 3, "chunk": 2}), tracker)
     out = tmp_path / "out"
     expected = predict(formats.read_fasta(tmp_path / "my.fa").records, *small_models(), EVERY_CELL).records
     assert [p.name for p in expected] == NAMES and report.predicted == 4
@@ -117,7 +116,7 @@ def test_proposals_that_were_not_scored_are_told_and_counted(tmp_path, caplog):
     records = formats.read_fasta(tmp_path / "my.fa").records
     every = predict(records, *small_models(), EVERY_CELL).records
     left_out = {p.name: len(p.boxes) - 2 for p in every if len(p.boxes) > 2}
-    report = run_predict(chosen, tracker, progress=False)
+    report = run_predict(chosen, tracker)
     assert left_out and report.boxes_left_out == sum(left_out.values())
     assert tracker.metric_values["count.boxes_left_out"] == [(0, report.boxes_left_out)]
     about = json.loads((tmp_path / "out" / "prediction.json").read_text())
@@ -127,7 +126,7 @@ def test_proposals_that_were_not_scored_are_told_and_counted(tmp_path, caplog):
 
 
 def test_the_page_stands_alone_and_shows_every_sequence(tmp_path):
-    run_predict(options(tmp_path), MemoryTracker(), progress=False)
+    run_predict(options(tmp_path), MemoryTracker())
     page = (tmp_path / "out" / "index.html").read_text()
     assert not re.search(r"(?:src|href)\s*=|@import|url\(|<script", page), "the page loads nothing"
     assert page.count("<details") == 4 and page.count("<svg") == 8
@@ -136,11 +135,11 @@ def test_the_page_stands_alone_and_shows_every_sequence(tmp_path):
 
 
 def test_only_the_first_are_drawn_and_the_page_says_so(tmp_path):
-    run_predict(options(tmp_path, drawings=2), MemoryTracker(), progress=False)
+    run_predict(options(tmp_path, drawings=2), MemoryTracker())
     page = (tmp_path / "out" / "index.html").read_text()
     assert "The first 2 of 4 sequences are shown" in page and page.count("<details") == 2
     assert len(list((tmp_path / "out" / "svg").iterdir())) == 2
-    run_predict(options(tmp_path, drawings=0), MemoryTracker(), progress=False)
+    run_predict(options(tmp_path, drawings=0), MemoryTracker())
     assert not (tmp_path / "out" / "svg").exists(), "the earlier prediction is replaced as a whole"
 
 
@@ -205,9 +204,9 @@ def test_a_map_has_every_box_in_its_place():
 
 
 def test_file_names_are_safe_and_each_is_given_once():
-    names = FileNames()
+    names: set[str] = set()
     odd = ["../../etc/x", "", "..", "CON", "con.txt", "x" * 300, "x" * 301, "é|é"]
-    given = [names.of(name) for name in ["a", "A", "a_2", *odd, "a"]]
+    given = [file_name(name, names) for name in ["a", "A", "a_2", *odd, "a"]]
     assert given[:5] == ["a", "A_2", "a_2_2", "etc_x", "sequence"]
     assert len({n.lower() for n in given}) == len(given)
     assert all(re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,99}", n) for n in given)
@@ -219,17 +218,17 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years")
     with pytest.raises(UserError, match="out: is not empty and holds no prediction"):
-        run_predict(chosen, MemoryTracker(), progress=False)
+        run_predict(chosen, MemoryTracker())
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years"
 
 
 def test_what_lies_beside_an_earlier_prediction_is_not_lost(tmp_path):
     chosen = options(tmp_path)
-    run_predict(chosen, MemoryTracker(), progress=False)
-    run_predict(chosen, MemoryTracker(), progress=False)
+    run_predict(chosen, MemoryTracker())
+    run_predict(chosen, MemoryTracker())
     (tmp_path / "out" / "my.fa").write_text(">a\nGGGAAACCC\n")
     with pytest.raises(UserError, match=r"out: holds my\.fa beside an earlier prediction, which would be lost"):
-        run_predict(chosen, MemoryTracker(), progress=False)
+        run_predict(chosen, MemoryTracker())
     assert (tmp_path / "out" / "my.fa").is_file()
     for path in (str(tmp_path / ("x" * 300)), "a\0b", str(tmp_path / "out" / "my.fa")):
         with pytest.raises(UserError):
@@ -240,14 +239,14 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path):
     chosen = options(tmp_path)
     (tmp_path / "none.fa").write_text(">x\nGG!!\n")
     with pytest.raises(UserError, match=r"none\.fa: has no sequence that can be used \(line 1: character '!'"):
-        run_predict(chosen.model_copy(update={"sequences": str(tmp_path / "none.fa")}), MemoryTracker(), False)
+        run_predict(chosen.model_copy(update={"sequences": str(tmp_path / "none.fa")}), MemoryTracker())
     with pytest.raises(UserError, match=r"missing\.fa: cannot be read"):
-        run_predict(chosen.model_copy(update={"sequences": str(tmp_path / "missing.fa")}), MemoryTracker(), False)
+        run_predict(chosen.model_copy(update={"sequences": str(tmp_path / "missing.fa")}), MemoryTracker())
     too_long = chosen.model_copy(update={"chain": EVERY_CELL.model_copy(update={"max_len": 0})})
     too_long = too_long.model_copy(update={"chain": too_long.chain.model_validate({"max_len": 1})})
     (tmp_path / "long.fa").write_text(">x\nGGGG\n")
     with pytest.raises(UserError, match="no sequence could be predicted; the reasons are in"):
-        run_predict(too_long.model_copy(update={"sequences": str(tmp_path / "long.fa")}), MemoryTracker(), False)
+        run_predict(too_long.model_copy(update={"sequences": str(tmp_path / "long.fa")}), MemoryTracker())
     assert "more than max_len 1" in (tmp_path / "out" / "failures.csv").read_text()
 
 

@@ -17,7 +17,7 @@ from rna_s2.options.base import validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.pipeline.compact_network import CompactOptions, run_compact
-from rna_s2.pipeline.model_folders import SHIPPED_S1, TRAINED_S1
+from rna_s2.pipeline.open_models import SHIPPED_S1, TRAINED_S1
 from rna_s2.rna.sequence import encode_many
 from rna_s2.s1.compact import CHANNELS_AT_A_TIME, ON, Moments, _fewest, _solved, compacted, difference
 from rna_s2.s1.config import NetworkConfig

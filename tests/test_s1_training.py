@@ -26,8 +26,7 @@ from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError, run_command
 from rna_s2.pipeline import train_s1 as train_main
 from rna_s2.pipeline.steps import propose as propose_main
-from rna_s2.pipeline.steps.segments import training_segments
-from rna_s2.pipeline.steps.synthetic import SyntheticOptions, synthetic_transcripts
+from rna_s2.pipeline.steps.segments import SyntheticOptions, synthetic_transcripts, training_segments
 from rna_s2.reports import selections
 from rna_s2.s1.card import _commit, _selection, _sources, network_card
 from rna_s2.s1.config import NetworkConfig, S1Config, SegmentRule, SyntheticTranscripts
@@ -434,7 +433,7 @@ def test_rejects_of_an_earlier_proposing_do_not_stay(tmp_path):
     for text in (">a\nACGU\n", ">a\nACGU\n>b\nACG!\n", ">a\nACGU\n"):
         (tmp_path / "x.fa").write_text(text, encoding="utf-8")
         tracker = MemoryTracker()
-        propose_main.run_propose(propose_main.ProposeOptions(**files), tracker, progress=False)
+        propose_main.run_propose(propose_main.ProposeOptions(**files), tracker)
         path = tmp_path / "y.rejects.csv"
         rejects.append((len(pd.read_csv(path)) if path.exists() else None, len(tracker.artifacts)))
     assert rejects == [(None, 0), (1, 1), (0, 0)]

@@ -13,7 +13,7 @@ from rna_s2.commands.sample import main
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
-from rna_s2.pipeline.model_folders import SHIPPED_S1, TRAINED_S1
+from rna_s2.pipeline.open_models import SHIPPED_S1, TRAINED_S1
 from rna_s2.pipeline.sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOptions, run_sample
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
@@ -70,7 +70,7 @@ def test_the_command_makes_its_first_rows_again(sample, tmp_path):
         transcripts=str(tmp_path / "first.fa"), model=str(NETWORK), out_file=str(tmp_path / "again.parquet"),
         cache_dir=str(tmp_path / "cache"),
     )
-    run_sample(options, MemoryTracker(), progress=False)
+    run_sample(options, MemoryTracker())
     again = read_table(options.out_file).table
     rows = np.flatnonzero(sample.frame["transcript_id"] == first[0].name)
     assert len(rows) == again.rows > 10

@@ -18,15 +18,13 @@ from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.engine.tracker import MemoryTracker
 from rna_s2.options.errors import UserError
-from rna_s2.pipeline.model_folders import SHIPPED_S1
-from rna_s2.pipeline.steps import cache
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.open_models import SHIPPED_S1
+from rna_s2.pipeline.steps import outputs
 from rna_s2.pipeline.steps.featurize import FEATURIZE, encoded_dataset
+from rna_s2.pipeline.steps.outputs import ANY_NUMBER, CachedStep, make_or_find
 from rna_s2.pipeline.steps.propose import PROPOSE, proposals_file
 from rna_s2.pipeline.steps.prune import PRUNE, PruneOptions, pruned_table
-from rna_s2.pipeline.steps.rejects import ANY_NUMBER
-from rna_s2.pipeline.steps.segments import SEGMENTS, segments_file
-from rna_s2.pipeline.steps.synthetic import SYNTHETIC, synthetic_file
+from rna_s2.pipeline.steps.segments import SEGMENTS, SYNTHETIC, segments_file, synthetic_file
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES
 from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
@@ -67,7 +65,7 @@ def segments(folder: str) -> object:
 
 def propose(folder: str) -> object:
     table = segments_file(str(synthetic_file(TRANSCRIPTS, folder)), RULE, folder)
-    return numbers_of(read_table(proposals_file(table, SHIPPED_S1, SURE, folder, progress=False)).table)
+    return numbers_of(read_table(proposals_file(table, SHIPPED_S1, SURE, folder)).table)
 
 
 def few_rows(folder: str) -> str:
@@ -140,7 +138,7 @@ def test_the_name_of_an_output_holds_all_that_decides_it(tmp_path, monkeypatch):
         CachedStep("prune", 2, "pruned", ".parquet", ("numpy",)).path(tmp_path, source="a", rules={"x": 1}),
         CachedStep("other", 1, "pruned", ".parquet", ("numpy",)).path(tmp_path, source="a", rules={"x": 1}),
     ]
-    monkeypatch.setattr(cache, "version", lambda name: "0.0")
+    monkeypatch.setattr(outputs, "version", lambda name: "0.0")
     others.append(step.path(tmp_path, source="a", rules={"x": 1}))
     assert len({path, *others}) == 7
 
@@ -150,8 +148,8 @@ def test_features_with_energies_depend_on_the_version_of_viennarna(tmp_path, mon
     pruned = pruned_table(in_file, REFERENCE_RULES, str(tmp_path)).path
     for kind in ("baseline", "relational"):
         encoded_dataset(pruned, FeatureConfig(kind=kind), 0, str(tmp_path), in_file)
-    real = cache.version
-    monkeypatch.setattr(cache, "version", lambda name: "0.0" if name == "ViennaRNA" else real(name))
+    real = outputs.version
+    monkeypatch.setattr(outputs, "version", lambda name: "0.0" if name == "ViennaRNA" else real(name))
     for kind in ("baseline", "relational"):
         encoded_dataset(pruned, FeatureConfig(kind=kind), 0, str(tmp_path), in_file)
     assert len(list((tmp_path / "encoded").glob("[!.]*"))) == 3

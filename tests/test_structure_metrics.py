@@ -11,8 +11,7 @@ import pytest
 
 from rna_s2.boxtables.read import read_table
 from rna_s2.boxtables.write import write_table
-from rna_s2.pipeline.prepare import Prepared
-from rna_s2.pipeline.structure_metrics import boxes_of, structure_metrics, target_pairs
+from rna_s2.pipeline.train_s2 import Prepared, boxes_of, structure_metrics, target_pairs
 from rna_s2.rna.boxes import keys
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.features import featurize
@@ -44,7 +43,7 @@ def prepared(tmp_path: Path) -> Prepared:
     table = table_of([row, none, row])
     path = tmp_path / "pruned.parquet"
     write_table(table, path, with_targets=True)
-    return Prepared(featurize(read_table(path).table, "relational"), path, "")
+    return Prepared(featurize(read_table(path).table, "relational"), path)
 
 
 def scored(prepared: Prepared, *logits: list[float]) -> Evaluation:

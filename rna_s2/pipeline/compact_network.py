@@ -19,7 +19,7 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import TRAINED_S1, model_folder
+from rna_s2.pipeline.open_models import TRAINED_S1, model_folder
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.sequence import encode_many
 from rna_s2.s1.compact import ON, Difference, compacted, difference
@@ -28,6 +28,7 @@ from rna_s2.s1.network import ProposalNetwork, weight_count
 from rna_s2.s1.synthetic import random_transcripts
 
 logger = logging.getLogger(__name__)
+
 
 class CompactOptions(TrackedOptions):
     """Which network to make smaller, and on what it must say the same."""
@@ -70,7 +71,9 @@ def run_compact(options: CompactOptions, tracker: Tracker) -> CompactReport:
             raise
         raise UserError("the sequences' maps do not fit into memory; give a smaller n_sequences or length") from error
     found = difference(network, smaller, codes[1])
-    metrics = _metrics(network, smaller, found)
+    metrics: dict[str, float] = {"weights_before": weight_count(network), "weights": weight_count(smaller)}
+    for name, cells, p_on, same in zip(BOX_TYPES, found.cells, found.p_on, found.same_box, strict=True):
+        metrics |= {f"cells_{name}": float(cells), f"p_on_difference_{name}": float(p_on), f"same_box_{name}": float(same)}
     described = {
         "config": options.model_dump(mode="json", exclude={"experiment", "out_dir"}), "from_digest": digest,
         "from": {name: about[name] for name in ("excluded", "data_digest", "epochs") if name in about},
@@ -97,13 +100,6 @@ def check_compact_paths(options: CompactOptions) -> None:
     if os.path.realpath(options.out_dir) == os.path.realpath(options.model):
         raise UserError(f"{options.out_dir}: is both model and out_dir; choose another out_dir")
     check_network_folder(options.out_dir)
-
-
-def _metrics(network: ProposalNetwork, smaller: ProposalNetwork, found: Difference) -> dict[str, float]:
-    metrics: dict[str, float] = {"weights_before": weight_count(network), "weights": weight_count(smaller)}
-    for name, cells, p_on, same in zip(BOX_TYPES, found.cells, found.p_on, found.same_box, strict=True):
-        metrics |= {f"cells_{name}": float(cells), f"p_on_difference_{name}": float(p_on), f"same_box_{name}": float(same)}
-    return metrics
 
 
 def compact_card(options: CompactOptions, network: ProposalNetwork, about: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,11 @@ from rna_s2.options.base import load_yaml, validate
 from rna_s2.options.errors import UserError
 from rna_s2.options.places import PROJECT_ROOT
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.prepare import with_table
 from rna_s2.pipeline.steps.featurize import encoded_dataset
 from rna_s2.pipeline.steps.prune import pruned_table
 from rna_s2.pipeline.train_config import SourceOptions, TrainConfig
-from rna_s2.pipeline.train_s2 import run_train
-from rna_s2.reports.notebook import run_notebook
+from rna_s2.pipeline.train_s2 import run_train, with_table
+from rna_s2.reports.notebook import log_notebook
 from rna_s2.reports.plots import mean_roc, roc_plot
 from rna_s2.s2.training import Evaluation
 from rna_s2.tracking.names import run_name
@@ -94,7 +92,7 @@ def model_configs(options: CompareOptions) -> dict[str, TrainConfig]:
     return configs
 
 
-def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareReport:
+def run_compare(options: CompareOptions) -> CompareReport:
     """Prune once, train the four models, and attach the comparison; every step is a child of one run.
 
     Of transcripts, segments are cut and folded and given to stage 1 first. A step's result is found again by the content
@@ -108,9 +106,7 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
         raise UserError(f"{NOTEBOOK}: is missing; run the command in a complete copy of the repository")
     configs = model_configs(options)
     name = run_name("compare", ", ".join(MODELS), f"({options.preset})", seed=options.seed)
-    with start_run(
-        "compare", name, experiment=options.experiment, tags={"preset": options.preset}
-    ) as tracker:
+    with start_run("compare", name, experiment=options.experiment, tags={"preset": options.preset}) as tracker:
         tracker.params(options.model_dump(mode="json"))
         step = child_runs(tracker.run_id)
         data = with_table(configs[MODELS[0]].data, step)
@@ -119,26 +115,19 @@ def run_compare(options: CompareOptions, *, progress: bool = True) -> CompareRep
         tracker.artifact(pruned.counts_file, "pruning")
         for config in configs.values():
             encoded_dataset(pruned.path, config.features, config.seed, data.cache_dir, data.in_file, step)
-        trainings = train_each(configs, options.workers, tracker.run_id, progress)
+        trainings = train_each(configs, options.workers, tracker.run_id)
         for part in ("train", "val"):
             evaluations = {name: getattr(trained, part) for name, trained in trainings.items()}
             tracker.metrics({f"{name}/{part}/auroc": e.metrics["auroc"] for name, e in evaluations.items()})
             curves = {name: (mean_roc(e), e.metrics["auroc"]) for name, e in evaluations.items()}
             tracker.plot(roc_plot(curves, {"train": "training", "val": "validation"}[part]), f"roc_{part}.png")
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / REPORT
-            try:
-                run_notebook(NOTEBOOK, report, environment={"RNA_S2_PARENT_RUN": tracker.run_id})
-            finally:
-                if report.is_file():
-                    tracker.artifact(report)
-    logger.info("compared: %s; report %s in run %s", _summary(trainings), REPORT, tracker.run_id)
+        log_notebook(NOTEBOOK, REPORT, {"RNA_S2_PARENT_RUN": tracker.run_id}, tracker)
+    scores = ", ".join(f"{name} {trained.val.metrics['auroc']:.3f}" for name, trained in trainings.items())
+    logger.info("compared: %s; report %s in run %s", scores, REPORT, tracker.run_id)
     return CompareReport(tracker.run_id, trainings)
 
 
-def train_each(
-    configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str, progress: bool = True
-) -> dict[str, Trained]:
+def train_each(configs: Mapping[str, TrainConfig], workers: int, parent_run_id: str) -> dict[str, Trained]:
     """Train models as children of a run, so many at a time (:attr:`CompareOptions.workers`); a progress bar has room for one.
 
     Raises:
@@ -146,7 +135,7 @@ def train_each(
     """
     workers = min(workers or default_workers(), len(configs))
     if workers <= 1:
-        return {name: _train(config, parent_run_id, progress) for name, config in configs.items()}
+        return {name: _train(config, parent_run_id, True) for name, config in configs.items()}
     threads = max(1, default_workers() // workers)
     jobs = {name: (config, parent_run_id, False) for name, config in configs.items()}
     trained = dict(run_each(_train, jobs, workers, threads, "set workers to 1, or give the machine more memory"))
@@ -156,7 +145,3 @@ def train_each(
 def _train(config: TrainConfig, parent_run_id: str, progress: bool) -> Trained:
     report = run_train(config, parent_run_id=parent_run_id, progress=progress)
     return Trained(report.run_id, report.result.train, report.result.val)
-
-
-def _summary(trainings: Mapping[str, Trained]) -> str:
-    return ", ".join(f"{name} {t.val.metrics['auroc']:.3f}" for name, t in trainings.items())

@@ -1,29 +1,107 @@
-"""Predicted beside known structures, and beside what other programs predict for them."""
+"""Predicted beside known structures (from structure files or S1 tables), and beside what other programs predict for them."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from rna_s2.boxtables.read import read_table
+from rna_s2.boxtables.write import PARQUET_SUFFIX, PICKLE_SUFFIXES
 from rna_s2.engine.tracker import Tracker
+from rna_s2.options.downloads import local_copy
 from rna_s2.options.errors import UserError
-from rna_s2.options.files import atomic_path
+from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.known_structures import entry_unit, read_known, sampled, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
+from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.pipeline.tools import TOOL_NAMES, Tool, ToolName, fold_all, own_tool, rnafold, tool
-from rna_s2.reports.evaluation import ALL, MEASURES, Evaluation, by_length, compared, summarise
-from rna_s2.reports.evaluation_report import family_plot, markdown, time_plot
+from rna_s2.reports.evaluation import (
+    ALL,
+    MEASURES,
+    Evaluation,
+    by_length,
+    compared,
+    family_plot,
+    markdown,
+    summarise,
+    time_plot,
+)
 from rna_s2.rna import formats
+from rna_s2.rna.pairs import as_pairs
 
 logger = logging.getLogger(__name__)
+
+def read_known(path: str) -> tuple[formats.Structures, str]:
+    """Known structures from a structure file, or from an S1 table's ``one_idx``; and the file's SHA-256.
+
+    Raises:
+        UserError: the file cannot be read, or holds no structure.
+    """
+    with local_copy(path) as local:
+        if entry_unit(path) == "row":
+            found = _structures_of_table(local)
+        else:
+            try:
+                found = formats.read_structures(local)
+            except formats.FileError as error:
+                raise UserError(f"{str(error).replace(str(local), path)}; check the file") from error
+        digest = file_digest(local)
+    if not found.records:
+        first = f" ({entry_unit(path)} {found.rejected[0].line}: {found.rejected[0].reason})" if found.rejected else ""
+        raise UserError(f"{path}: has no structure that can be used{first}")
+    return found, digest
+
+
+def entry_unit(path: str) -> str:
+    """What the entries of a file of known structures are counted in: ``row`` of a table, ``line`` of a text."""
+    return "row" if path.endswith((PARQUET_SUFFIX, *PICKLE_SUFFIXES)) else "line"
+
+
+def _structures_of_table(path: Path) -> formats.Structures:
+    read = read_table(path, require_targets=False, require_proposals=False)
+    frame = read.table.frame
+    if "one_idx" not in frame.columns:
+        raise UserError(f"{path}: has no column one_idx, the base pairs of the known structure")
+    out = formats.Structures([], [formats.Rejected(str(r.index), int(r.row), r.reason) for r in read.rejects.itertuples()])
+    families = frame["family"].fillna("").astype(str) if "family" in frame.columns else [""] * len(frame)
+    names = frame["id"].astype(str) if "id" in frame.columns else [f"row {n}" for n in range(len(frame))]
+    for row, (name, seq, cell, family) in enumerate(zip(names, frame["seq"], frame["one_idx"], families, strict=True)):
+        try:
+            if cell is None:
+                raise ValueError("one_idx is missing")
+            i, j = cell
+            out.records.append(formats.StructureRecord(name, seq, as_pairs(i, j, len(seq)), family))
+        except ValueError as error:
+            out.rejected.append(formats.Rejected(name, row, str(error)))
+    return out
+
+
+def within(known: list[formats.StructureRecord], max_len: int, path: str) -> list[formats.StructureRecord]:
+    """The structures of ``max_len`` bases at most; 0: all.
+
+    Raises:
+        UserError: none is left.
+    """
+    kept = [s for s in known if not max_len or len(s.seq) <= max_len]
+    if not kept:
+        raise UserError(f"{path}: every structure is longer than max_len {max_len}; raise it")
+    return kept
+
+
+def sampled(known: list[formats.StructureRecord], most: int, seed: int) -> list[formats.StructureRecord]:
+    """At most so many of the structures, sampled at random, in their order; 0: all."""
+    if not 0 < most < len(known):
+        return known
+    chosen = np.random.default_rng(seed).choice(len(known), most, replace=False)
+    return [known[n] for n in np.sort(chosen)]
 
 
 class EvaluateOptions(TrackedOptions, ModelOptions):
@@ -44,16 +122,11 @@ def evaluate(
     known: Sequence[formats.StructureRecord], tools: Sequence[Tool], seed: int = 0,
     progress: Callable[[Iterator], Iterator] = iter,
 ) -> Evaluation:
-    """Compare tools on known structures.
+    """Compare tools on known structures, one or more with names of their own; pairs may cross.
 
     Every tool folds every sequence. Metrics are of the sequences that all tools could fold, so that they can be compared;
-    a tool that can fold none of them is left out as absent.
-
-    Args:
-        known: one or more structures with names of their own; pairs may cross.
-        tools: those that are absent are only named.
-        seed: of the intervals.
-        progress: wraps the stream of folded sequences (one item per tool and sequence), to show a progress bar.
+    a tool that can fold none of them is left out as absent, and one that is absent is only named. ``seed`` is that of the
+    intervals; ``progress`` wraps the stream of folded sequences (one item per tool and sequence), to show a progress bar.
 
     Raises:
         UserError: no sequence is left that all tools could fold.
@@ -76,7 +149,7 @@ def evaluate(
     return Evaluation(sequences, summarise(sequences, seed), failed, absent)
 
 
-def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = True) -> Evaluation:
+def run_evaluate(options: EvaluateOptions, tracker: Tracker) -> Evaluation:
     """Compare on the known structures of a file, and log tables and plots.
 
     Raises:
@@ -88,13 +161,12 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
     models, chain = open_models(options)
     tracker.params(options.model_copy(update={"chain": chain}).model_dump(mode="json", exclude={"experiment"}))
     known = within(found.records, chain.max_len, options.known)
-    counts = {
-        "records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)
-    }
+    counts = {"records": len(found.records), "rejected": len(found.rejected), "over_max_len": len(found.records) - len(known)}
+    unit = entry_unit(options.known)
     if found.rejected:
         first = found.rejected[0]
         logger.warning("%s: %d records cannot be used, the first at %s %d (%s); failures.csv has them all",
-                       options.known, len(found.rejected), entry_unit(options.known), first.line, first.reason)
+                       options.known, len(found.rejected), unit, first.line, first.reason)
     if counts["over_max_len"]:
         logger.warning("%s: %d structures are longer than max_len %d and left out", options.known, counts["over_max_len"],
                        chain.max_len)
@@ -105,13 +177,9 @@ def run_evaluate(options: EvaluateOptions, tracker: Tracker, progress: bool = Tr
         if each.absent:
             logger.info("%s: %s; it is left out", each.name, each.absent)
     total = len(known) * sum(not each.absent for each in tools)
-
-    def bar(steps: Iterator) -> Iterator:
-        return tqdm(steps, desc="evaluate", unit=" sequences", total=total, disable=None if progress else True)
-
+    bar = partial(tqdm, desc="evaluate", unit=" sequences", total=total, disable=None)
     evaluation = evaluate(known, tools, options.seed, bar)
-    place = entry_unit(options.known)
-    unusable = pd.DataFrame([("", r.name, f"{place} {r.line}: {r.reason}") for r in found.rejected],
+    unusable = pd.DataFrame([("", r.name, f"{unit} {r.line}: {r.reason}") for r in found.rejected],
                             columns=evaluation.failures.columns)
     evaluation = replace(evaluation, failures=pd.concat([unusable, evaluation.failures], ignore_index=True))
     _log(options, evaluation, counts, tracker)
@@ -128,12 +196,9 @@ def _log(options: EvaluateOptions, evaluation: Evaluation, counts: dict[str, int
         "by_length.csv": by_length(evaluation.sequences).to_csv(index=False),
         "failures.csv": evaluation.failures.to_csv(index=False),
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, text in texts.items():
-            (Path(temporary) / name).write_text(text, encoding="utf-8")
-            tracker.artifact(Path(temporary) / name)
-        for name, plot in plots.items():
-            tracker.plot(plot, name)
+    log_files(tracker, texts)
+    for name, plot in plots.items():
+        tracker.plot(plot, name)
     if options.out_dir:
         for name, text in texts.items():
             with atomic_path(Path(options.out_dir) / name) as path:

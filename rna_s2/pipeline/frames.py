@@ -11,7 +11,9 @@ from rna_s2.options.errors import UserError
 from rna_s2.pipeline.structure_prediction import Models, PipelineOptions, predict_each
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
-from rna_s2.structures.prediction import Failure, Prediction
+from rna_s2.structures.prediction import Failure
+
+BOX_KEYS = ("type", "bb_x", "bb_y", "siz_x", "siz_y", "probability", "chosen")
 
 
 def predict_frame(frame: pd.DataFrame, models: Models, options: PipelineOptions) -> pd.DataFrame:
@@ -41,21 +43,14 @@ def predict_frame(frame: pd.DataFrame, models: Models, options: PipelineOptions)
     for row, result in enumerate(predict_each(records, models, options)):
         if isinstance(result, Failure):
             raise UserError(f"row {row}: {result.reason}")
-        rows.append(prediction_row(result))
-    columns = ["name", "structure", "free_energy", "confidence", "boxes"]
-    out = pd.DataFrame(rows, columns=columns, index=frame.index)
+        best, boxes = result.best, result.boxes
+        columns = (
+            [BOX_TYPES[code] for code in boxes.type], boxes.bb_x.tolist(), boxes.bb_y.tolist(), boxes.siz_x.tolist(),
+            boxes.siz_y.tolist(), result.probability.tolist(), result.chosen.tolist(),
+        )
+        dicts = [dict(zip(BOX_KEYS, values, strict=True)) for values in zip(*columns, strict=True)]
+        energy = None if math.isnan(best.energy) else best.energy
+        rows.append((result.name, result.dot_bracket(), energy, best.confidence, dicts))
+    out = pd.DataFrame(rows, columns=["name", "structure", "free_energy", "confidence", "boxes"], index=frame.index)
     out["free_energy"] = out["free_energy"].astype(object)
     return out
-
-
-def prediction_row(prediction: Prediction) -> tuple[str, str, float | None, float, list[dict]]:
-    """Name, structure, free energy, confidence and boxes of the best structure, as plain values."""
-    best, boxes = prediction.best, prediction.boxes
-    keys = ("type", "bb_x", "bb_y", "siz_x", "siz_y", "probability", "chosen")
-    columns = (
-        [BOX_TYPES[code] for code in boxes.type], boxes.bb_x.tolist(), boxes.bb_y.tolist(), boxes.siz_x.tolist(),
-        boxes.siz_y.tolist(), prediction.probability.tolist(), prediction.chosen.tolist(),
-    )
-    dicts = [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
-    energy = None if math.isnan(best.energy) else best.energy
-    return prediction.name, prediction.dot_bracket(), energy, best.confidence, dicts

@@ -64,20 +64,12 @@ def workers_for(sequences: Sequence[formats.SequenceRecord], workers: int, devic
 
 
 def predict_on(
-    workers: int,
-    sequences: Sequence[formats.SequenceRecord],
-    models: Models,
-    options: PipelineOptions,
+    workers: int, sequences: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions,
     seconds: dict[str, float],
 ) -> Iterator[Prediction | Failure]:
-    """:func:`rna_s2.pipeline.structure_prediction.predict_each` on worker processes.
+    """:func:`rna_s2.pipeline.structure_prediction.predict_each` on worker processes; 1: this process, with all its threads.
 
-    Args:
-        workers: worker processes; 1: this process, with all its threads.
-        sequences: names and bases.
-        models: the two stages; each worker has a copy.
-        options: how sequences become structures.
-        seconds: collects the wall seconds of ``proposals``, ``scores`` and ``decoding``, summed over processes.
+    Each worker has a copy of the models. ``seconds`` are summed over processes.
 
     Raises:
         UserError: a worker was killed.

@@ -6,8 +6,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +24,8 @@ from rna_s2.options.files import atomic_path, check_folder, file_digest
 from rna_s2.options.tracked import TrackedOptions
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.parallel_prediction import predict_on, workers_for
-from rna_s2.pipeline.structure_prediction import Models, PipelineOptions
-from rna_s2.reports.drawings import map_svg, structure_svg
-from rna_s2.reports.page import Page
+from rna_s2.pipeline.structure_prediction import PipelineOptions
+from rna_s2.reports.prediction_page import Page, map_svg, structure_svg
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.structures.prediction import Failure, Prediction
@@ -49,8 +47,6 @@ BOX_SCHEMA = pa.schema([
 PAIR_SCHEMA = pa.schema([("name", pa.string()), ("i", pa.int32()), ("j", pa.int32()), ("probability", pa.float64())])
 ROWS_AT_A_TIME = 100_000
 """Rows of a Parquet file that are held back, to be written together."""
-
-_TYPE_NAMES = np.array(BOX_TYPES, object)
 
 FILE_NAME_LENGTH = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -77,12 +73,9 @@ class PredictOptions(TrackedOptions, ModelOptions):
 
 @dataclass(frozen=True)
 class PredictReport:
-    """What the command made.
+    """What the command made in a folder: for how many sequences, and why not for the others.
 
     Attributes:
-        folder: where it is.
-        predicted: sequences with a structure.
-        failures: names and reasons of the others.
         seconds: wall seconds of reading, of the whole prediction with writing and drawing, of these two; and the seconds of
             each part of the prediction, summed over processes.
         boxes_left_out: proposals beyond ``max_boxes``, which stage 2 did not see.
@@ -95,23 +88,20 @@ class PredictReport:
     boxes_left_out: int = 0
 
 
-class FileNames:
-    """File names made of sequence names: safe on every system, and each given once, whatever its case."""
+def file_name(name: str, given: set[str]) -> str:
+    """A file name made of a sequence's name: safe on every system, and not in ``given``, whatever its case; it is added there.
 
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def of(self, name: str) -> str:
-        """A name of letters, digits and ``._+-``, at most :data:`FILE_NAME_LENGTH` long, that was not given before."""
-        safe = _UNSAFE.sub("_", name).strip("._")[:FILE_NAME_LENGTH] or "sequence"
-        if _RESERVED.fullmatch(safe):
-            safe = f"_{safe}"
-        unique, number = safe, 1
-        while unique.lower() in self._given:
-            number += 1
-            unique = f"{safe[: FILE_NAME_LENGTH - len(str(number)) - 1]}_{number}"
-        self._given.add(unique.lower())
-        return unique
+    It is of letters, digits and ``._+-``, at most :data:`FILE_NAME_LENGTH` long.
+    """
+    safe = _UNSAFE.sub("_", name).strip("._")[:FILE_NAME_LENGTH] or "sequence"
+    if _RESERVED.fullmatch(safe):
+        safe = f"_{safe}"
+    unique, number = safe, 1
+    while unique.lower() in given:
+        number += 1
+        unique = f"{safe[: FILE_NAME_LENGTH - len(str(number)) - 1]}_{number}"
+    given.add(unique.lower())
+    return unique
 
 
 class _ParquetRows:
@@ -120,25 +110,20 @@ class _ParquetRows:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.writer = pq.ParquetWriter(path, schema, compression="zstd")
         self.schema = schema
-        self.names: list[str] = []
-        self.waiting: list[Sequence[np.ndarray]] = []
+        self.waiting: list[pa.Table] = []
         self.rows = 0
 
-    def add(self, name: str, columns: Sequence[np.ndarray]) -> None:
+    def add(self, name: str, *columns: np.ndarray) -> None:
         """The rows of one sequence: its name, and an array for each other column of the schema."""
-        self.names.append(name)
-        self.waiting.append(columns)
+        self.waiting.append(pa.table([pa.repeat(name, len(columns[0])), *columns], schema=self.schema))
         self.rows += len(columns[0])
         if self.rows >= ROWS_AT_A_TIME:
             self.flush()
 
     def flush(self) -> None:
         if self.waiting:
-            columns = [np.concatenate(parts) for parts in zip(*self.waiting, strict=True)]
-            names = np.repeat(np.array(self.names, object), [len(first) for first, *_ in self.waiting])
-            arrays = [pa.array(values, f.type) for values, f in zip([names, *columns], self.schema, strict=True)]
-            self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
-        self.names, self.waiting, self.rows = [], [], 0
+            self.writer.write_table(pa.concat_tables(self.waiting))
+        self.waiting, self.rows = [], 0
 
     def close(self) -> None:
         self.flush()
@@ -146,19 +131,13 @@ class _ParquetRows:
 
 
 class Writer:
-    """Writes predictions to a folder as they come.
+    """Writes predictions to an empty folder as they come, and what the options want beside what always is."""
 
-    Args:
-        folder: an empty folder.
-        title: of the page.
-        options: what is written beside what always is.
-    """
-
-    def __init__(self, folder: Path, title: str, options: PredictOptions, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, options: PredictOptions, stack: ExitStack) -> None:
         self.folder = folder
         self.options = options
-        self.names = FileNames()
-        self.page = Page(title, options.drawings)
+        self.names: set[str] = set()
+        self.page = Page(f"Structures of {Path(options.sequences).name}", options.drawings)
         self.predicted = 0
         self.failures: list[Failure] = []
         self.boxes_left_out = 0
@@ -170,10 +149,8 @@ class Writer:
             stream = stack.enter_context((folder / ALTERNATIVES).open("w", encoding="utf-8", newline=""))
             self.alternatives = csv.writer(stream)
             self.alternatives.writerow(["name", "rank", "structure", "free_energy", "score", "confidence"])
-        self.boxes = _ParquetRows(folder / BOXES, BOX_SCHEMA)
-        stack.callback(self.boxes.close)
-        self.pairs = _ParquetRows(folder / BASE_PAIRS, PAIR_SCHEMA)
-        stack.callback(self.pairs.close)
+        self.boxes = stack.enter_context(closing(_ParquetRows(folder / BOXES, BOX_SCHEMA)))
+        self.pairs = stack.enter_context(closing(_ParquetRows(folder / BASE_PAIRS, PAIR_SCHEMA)))
 
     def add(self, prediction: Prediction) -> None:
         """Write all about one sequence."""
@@ -185,27 +162,29 @@ class Writer:
                 "'%s': %d of its %d proposals were not scored, those of the lowest probability (max_boxes %d)", prediction.name,
                 prediction.boxes_left_out, prediction.boxes_left_out + len(boxes), self.options.chain.max_boxes,
             )
-        self.structures.write(structure_text(prediction))
-        self.boxes.add(prediction.name, (
-            _TYPE_NAMES[boxes.type], boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y, prediction.probability, prediction.chosen
-        ))
-        self.pairs.add(prediction.name, (pairing.i, pairing.j, pairing.p))
+        record = formats.StructureRecord(prediction.name, prediction.seq, best.pairs, "", best.energy)
+        header, rest = formats.format_dot_bracket([record]).split("\n", 1)
+        self.structures.write(f"{header} confidence={best.confidence:.3f}\n{rest}")
+        self.boxes.add(
+            prediction.name, np.array(BOX_TYPES, object)[boxes.type], boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y,
+            prediction.probability, prediction.chosen,
+        )
+        self.pairs.add(prediction.name, pairing.i, pairing.j, pairing.p)
         if self.alternatives:
             self.alternatives.writerows(
                 [prediction.name, rank, prediction.dot_bracket(rank - 1), round(s.energy, 2), round(s.score, 4),
                  round(s.confidence, 4)]
                 for rank, s in enumerate(prediction.structures, start=1)
             )
-        file_name = self.names.of(prediction.name)
-        record = formats.StructureRecord(prediction.name, prediction.seq, best.pairs, "", best.energy)
+        stem = file_name(prediction.name, self.names)
         for name, wanted in ((CT, self.options.ct), (BPSEQ, self.options.bpseq)):
             if wanted:
-                self._write(name, f"{file_name}.{name}", formats.STRUCTURE_FORMATS[name].write([record]))
+                self._write(name, f"{stem}.{name}", formats.STRUCTURE_FORMATS[name].write([record]))
         drawings: list[str] = []
         if self.page.wants():
             drawings = [structure_svg(prediction), map_svg(prediction)]
             for place, drawing in zip((DRAWINGS, MAPS), drawings, strict=True):
-                self._write(place, f"{file_name}.svg", drawing)
+                self._write(place, f"{stem}.svg", drawing)
         self.page.add(prediction, drawings)
 
     def fail(self, failure: Failure, line: int | str = "") -> None:
@@ -214,8 +193,20 @@ class Writer:
         self.rejects.writerow([failure.name, line, failure.reason])
         self.page.fail(failure)
 
-    def finish(self, facts: dict[str, str]) -> None:
-        """Write the page and what the prediction is of."""
+    def finish(self, digest: str, seconds: float) -> None:
+        """Write the page and what the prediction is of; ``digest`` is that of the sequences' file."""
+        options = self.options
+        models = {"model": options.model} if options.model else {"stage 1": options.s1_model, "stage 2": options.s2_model}
+        facts = {
+            "sequences": options.sequences,
+            "SHA-256": digest,
+            **models,
+            "decoder": options.chain.chosen_decoder,
+            "predicted": str(self.predicted),
+            "left out": str(len(self.failures)),
+            "proposals beyond max_boxes, not scored": str(self.boxes_left_out),
+            "seconds": f"{seconds:.2f}",
+        }
         (self.folder / PAGE).write_text(self.page.html(list(facts.items())), encoding="utf-8")
         about = {"format": FORMAT, **facts}
         (self.folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -224,27 +215,6 @@ class Writer:
         folder = self.folder / place
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-
-
-def structure_text(prediction: Prediction) -> str:
-    """Header, sequence and dot-bracket of the best structure, with its free energy (where it has one) and confidence."""
-    best = prediction.best
-    record = formats.StructureRecord(prediction.name, prediction.seq, best.pairs, "", best.energy)
-    header, rest = formats.format_dot_bracket([record]).split("\n", 1)
-    return f"{header} confidence={best.confidence:.3f}\n{rest}"
-
-
-@contextmanager
-def output_folder(path: str) -> Iterator[Path]:
-    """A fresh folder that takes the place of ``path`` when the block ends well.
-
-    Raises:
-        UserError: something stands there that is no earlier prediction, or more than that.
-    """
-    out = check_out_dir(path)
-    with atomic_path(out) as temporary:
-        temporary.mkdir()
-        yield temporary
 
 
 def check_out_dir(path: str) -> Path:
@@ -268,7 +238,7 @@ def read_records(path: str) -> formats.Sequences:
     return found
 
 
-def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True) -> PredictReport:
+def run_predict(options: PredictOptions, tracker: Tracker) -> PredictReport:
     """Predict the structures of a file's sequences, write the folder, and log what was done.
 
     Raises:
@@ -283,47 +253,25 @@ def run_predict(options: PredictOptions, tracker: Tracker, progress: bool = True
     tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
     profile = {"records": len(found.records), "rejected": len(found.rejected)}
     tracker.dataset(Path(options.sequences).name, digest, options.sequences, "predict", profile)
-    with output_folder(options.out_dir) as folder:
+    with atomic_path(check_out_dir(options.out_dir)) as folder:
+        folder.mkdir()
         with ExitStack() as stack:
-            writer = Writer(folder, f"Structures of {Path(options.sequences).name}", options, stack)
+            writer = Writer(folder, options, stack)
             for reject in found.rejected:
                 writer.fail(Failure(reject.name, reject.reason), reject.line)
             workers = workers_for(found.records, options.workers, chosen_device(chain.inference.device))
-            _predict_all(found.records, workers, models, chain, writer, seconds, progress)
+            results = predict_on(workers, found.records, models, chain, seconds)
+            with timed(seconds, "predict"):
+                for result in tqdm(results, desc="predict", unit=" sequences", total=len(found.records), disable=None):
+                    with timed(seconds, "write"):
+                        (writer.add if isinstance(result, Prediction) else writer.fail)(result)
         with timed(seconds, "write"):
-            writer.finish(_facts(options, writer, digest, seconds))
+            writer.finish(digest, seconds["predict"])
     report = PredictReport(Path(options.out_dir), writer.predicted, writer.failures, seconds, writer.boxes_left_out)
     _log(options, report, tracker)
     if not report.predicted:
-        raise UserError(
-            f"{options.sequences}: no sequence could be predicted; the reasons are in {report.folder / FAILURES}"
-        )
+        raise UserError(f"{options.sequences}: no sequence could be predicted; the reasons are in {report.folder / FAILURES}")
     return report
-
-
-def _predict_all(
-    records: Sequence[formats.SequenceRecord], workers: int, models: Models, chain: PipelineOptions, writer: Writer,
-    seconds: dict[str, float], progress: bool,
-) -> None:
-    results = predict_on(workers, records, models, chain, seconds)
-    with timed(seconds, "predict"):
-        for result in tqdm(results, desc="predict", unit=" sequences", total=len(records), disable=None if progress else True):
-            with timed(seconds, "write"):
-                (writer.add if isinstance(result, Prediction) else writer.fail)(result)
-
-
-def _facts(options: PredictOptions, writer: Writer, digest: str, seconds: dict[str, float]) -> dict[str, str]:
-    models = {"model": options.model} if options.model else {"stage 1": options.s1_model, "stage 2": options.s2_model}
-    return {
-        "sequences": options.sequences,
-        "SHA-256": digest,
-        **models,
-        "decoder": options.chain.chosen_decoder,
-        "predicted": str(writer.predicted),
-        "left out": str(len(writer.failures)),
-        "proposals beyond max_boxes, not scored": str(writer.boxes_left_out),
-        "seconds": f"{seconds['predict']:.2f}",
-    }
 
 
 def _log(options: PredictOptions, report: PredictReport, tracker: Tracker) -> None:

@@ -12,8 +12,7 @@ from pydantic import Field
 from rna_s2.options.base import MODEL_NAME
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.evaluate import evaluate
-from rna_s2.pipeline.known_structures import read_known, sampled, within
+from rna_s2.pipeline.evaluate import evaluate, read_known, sampled, within
 from rna_s2.pipeline.open_models import ModelOptions, open_models
 from rna_s2.pipeline.structure_prediction import save_pipeline
 from rna_s2.pipeline.tools import own_tool

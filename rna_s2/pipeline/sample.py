@@ -21,7 +21,7 @@ from rna_s2.options.base import check_outputs
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath, in_project
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder
+from rna_s2.pipeline.open_models import SHIPPED_S1, model_folder
 from rna_s2.pipeline.steps.propose import proposals_file
 from rna_s2.pipeline.steps.segments import segments_file
 from rna_s2.pipeline.train_config import SAMPLE
@@ -60,13 +60,7 @@ class SampleReport:
     network_digest: str
 
 
-def rounded(table: BoxTable) -> BoxTable:
-    """The table with its probabilities to :data:`DECIMALS` decimals, and without numbers that follow from its boxes."""
-    prob_sm, prob_sl = (Ragged(np.round(r.values, DECIMALS), r.offsets) for r in (table.prob_sm, table.prob_sl))
-    return replace(table, prob_sm=prob_sm, prob_sl=prob_sl, extra={})
-
-
-def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked, progress: bool = True) -> SampleReport:
+def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untracked) -> SampleReport:
     """Make the sample, write it, and log what was done.
 
     Raises:
@@ -77,9 +71,11 @@ def run_sample(options: SampleOptions, tracker: Tracker, step: StartRun = untrac
     with model_folder(options.model) as folder:
         digest = file_digest(folder / WEIGHTS_FILE)
     segments = segments_file(options.transcripts, SEGMENTS, options.cache_dir, step)
-    proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step, progress)
+    proposed = proposals_file(segments, options.model, SelectionOptions(), options.cache_dir, step)
     table = read_table(proposed).table
-    table = rounded(replace(table, frame=table.frame.assign(**{NETWORK_COLUMN: digest})))
+    prob_sm, prob_sl = (Ragged(np.round(r.values, DECIMALS), r.offsets) for r in (table.prob_sm, table.prob_sl))
+    frame = table.frame.assign(**{NETWORK_COLUMN: digest})
+    table = replace(table, frame=frame, prob_sm=prob_sm, prob_sl=prob_sl, extra={})  # extra follows from the boxes
     write_table(table, options.out_file)
     tracker.tags({"digest.out_file": file_digest(options.out_file), "digest.network": digest})
     sensitivity = box_sensitivity(table)

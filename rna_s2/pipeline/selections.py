@@ -7,7 +7,6 @@ The network runs once, whatever their number.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -28,7 +27,8 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, open_network
+from rna_s2.pipeline.open_models import SHIPPED_S1, open_network
+from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules, prune
 from rna_s2.reports.selections import (
     ALL_LENGTHS,
@@ -77,9 +77,7 @@ class SelectionsOptions(TrackedOptions, InferenceOptions):
         (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 1.0), min_length=1,
         description="least sums of a box's probabilities, at commas",
     )
-    drop_unclosed_loops: bool = Field(
-        False, description="prune loops that lack a stem at one of their closing pairs as well"
-    )
+    drop_unclosed_loops: bool = Field(False, description="prune loops that lack a stem at one of their closing pairs as well")
     length_edges: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (50, 75, 100, 150), description="lengths that divide the rows into groups, in bases, ascending, at commas"
     )
@@ -107,12 +105,11 @@ class SelectionsOptions(TrackedOptions, InferenceOptions):
 
 def settings(options: SelectionsOptions) -> list[SelectionOptions]:
     """Every selection at each combination of the thresholds that it has."""
-    out = []
-    for selection in options.selections:
-        names = SELECTIONS[selection].thresholds
-        for values in product(*(getattr(options, f"{name}s") for name in names)):
-            out.append(SelectionOptions.model_validate({"selection": selection, **dict(zip(names, values, strict=True))}))
-    return out
+    return [
+        SelectionOptions.model_validate({"selection": selection, **dict(zip(rule.thresholds, values, strict=True))})
+        for selection, rule in ((name, SELECTIONS[name]) for name in options.selections)
+        for values in product(*(getattr(options, f"{name}s") for name in rule.thresholds))
+    ]
 
 
 def length_group(lengths: np.ndarray, edges: Sequence[int]) -> tuple[np.ndarray, list[str]]:
@@ -146,12 +143,7 @@ def summary(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def compare(
-    table: BoxTable,
-    network: ProposalNetwork,
-    options: SelectionsOptions,
-    progress: bool = True,
-) -> pd.DataFrame:
+def compare(table: BoxTable, network: ProposalNetwork, options: SelectionsOptions) -> pd.DataFrame:
     """Each setting's metrics over all rows and by length.
 
     Returns:
@@ -162,13 +154,11 @@ def compare(
     """
     chosen = settings(options)
     rules = REFERENCE_RULES.model_copy(update={"drop_unclosed_loops": options.drop_unclosed_loops})
-    inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
     counts: list[list[np.ndarray]] = [[] for _ in chosen]
-    starts = range(0, table.rows, options.chunk)
-    for start in tqdm(starts, desc="selections", unit=" chunks", disable=None if progress else True):
+    for start in tqdm(range(0, table.rows, options.chunk), desc="selections", unit=" chunks", disable=None):
         part = table.take_rows(np.arange(start, min(start + options.chunk, table.rows)))
         codes = [encode(seq) for seq in part.frame["seq"]]
-        for k, proposed in enumerate(propose_selections(network, codes, chosen, inference)):
+        for k, proposed in enumerate(propose_selections(network, codes, chosen, options)):
             counts[k].append(row_counts(table_of_proposals(part, proposed), rules))
     group, names = length_group(table.lengths, options.length_edges)
     entries = [
@@ -180,23 +170,18 @@ def compare(
     if len(table.proposals):
         entries.append({"selection": AS_GIVEN} | dict.fromkeys(THRESHOLDS, np.nan))
         measured.append(row_counts(table, rules))
-    lines = []
-    for entry, values in zip(entries, measured, strict=True):
-        lines.append({**entry, "lengths": ALL_LENGTHS, **summary(values)})
-        lines.extend({**entry, "lengths": name, **summary(values[group == g])}
-                     for g, name in enumerate(names) if (group == g).any())
-    return pd.DataFrame(lines)
+    groups = {ALL_LENGTHS: np.ones(len(group), bool)} | {name: group == g for g, name in enumerate(names)}
+    return pd.DataFrame([
+        {**entry, "lengths": name, **summary(values[rows])}
+        for entry, values in zip(entries, measured, strict=True)
+        for name, rows in groups.items() if rows.any()
+    ])
 
 
 @dataclass(frozen=True)
 class SelectionsReport:
-    """What a comparison gave.
-
-    Attributes:
-        comparison: of :func:`compare`.
-        best: of :func:`rna_s2.reports.selections.frontier`.
-        within: of :func:`rna_s2.reports.selections.best_within`.
-    """
+    """What a comparison gave: of :func:`compare`, and its entries of ``frontier`` and ``best_within``
+    (:mod:`rna_s2.reports.selections`)."""
 
     comparison: pd.DataFrame
     best: pd.DataFrame
@@ -212,7 +197,7 @@ def check_selections_paths(options: SelectionsOptions) -> None:
     check_outputs({"out_file": options.out_file}, {"in_file": options.in_file})
 
 
-def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool = True) -> SelectionsReport:
+def run_selections(options: SelectionsOptions, tracker: Tracker) -> SelectionsReport:
     """Compare the selections on a table, and log the comparison as tables and plots.
 
     Raises:
@@ -231,16 +216,11 @@ def run_selections(options: SelectionsOptions, tracker: Tracker, progress: bool 
     if 0 < options.max_rows < table.rows:
         rows = np.random.default_rng(options.seed).choice(table.rows, options.max_rows, replace=False)
         table = table.take_rows(np.sort(rows))
-    comparison = compare(table, network, options, progress=progress)
+    comparison = compare(table, network, options)
     report = SelectionsReport(comparison, frontier(comparison), best_within(comparison, options.budgets))
     tracker.plot(tradeoff_plot(comparison), "tradeoff.png")
     tracker.plot(length_plot(comparison), "tradeoff_by_length.png")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, frame in (
-            ("selections.csv", comparison), ("frontier.csv", report.best), ("within_budgets.csv", report.within)
-        ):
-            frame.to_csv(Path(folder) / name, index=False)
-            tracker.artifact(Path(folder) / name)
+    log_files(tracker, {"selections.csv": comparison, "frontier.csv": report.best, "within_budgets.csv": report.within})
     if options.out_file:
         with atomic_path(options.out_file) as temporary:
             comparison.to_csv(temporary, index=False)

@@ -87,36 +87,23 @@ class Models(NamedTuple):
 
 
 def predict(
-    sequences: Iterable[formats.SequenceRecord],
-    s1: ProposalNetwork,
-    s2: Scorer,
-    options: PipelineOptions | None = None,
+    sequences: Iterable[formats.SequenceRecord], s1: ProposalNetwork, s2: Scorer, options: PipelineOptions | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Predictions:
-    """Structures of sequences.
+    """Structures of sequences, whose lengths may differ by any factor.
 
-    Args:
-        sequences: names and bases; lengths may differ by any factor.
-        s1: stage 1's network (:func:`rna_s2.s1.model.load_network`).
-        s2: stage 2's (:meth:`rna_s2.s2.scorer.Scorer.load`).
-        options: ``None`` for the defaults.
-        progress: wraps the stream of results (one item per sequence), to show a progress bar.
-
-    A sequence that cannot be predicted becomes a :class:`Failure`; the others are predicted all the same.
+    The networks are those of :func:`rna_s2.s1.model.load_network` and :meth:`rna_s2.s2.scorer.Scorer.load`; ``progress``
+    wraps the stream of results (one item per sequence), to show a progress bar. A sequence that cannot be predicted becomes
+    a :class:`Failure`; the others are predicted all the same.
     """
-    out = Predictions([], [])
-    for result in progress(predict_each(sequences, Models(s1, s2), options or PipelineOptions())):
-        if isinstance(result, Prediction):
-            out.records.append(result)
-        else:
-            out.failures.append(result)
-    return out
+    results = list(progress(predict_each(sequences, Models(s1, s2), options or PipelineOptions())))
+    return Predictions(
+        [each for each in results if isinstance(each, Prediction)], [each for each in results if isinstance(each, Failure)]
+    )
 
 
 def predict_each(
-    sequences: Iterable[formats.SequenceRecord],
-    models: Models,
-    options: PipelineOptions,
+    sequences: Iterable[formats.SequenceRecord], models: Models, options: PipelineOptions,
     seconds: dict[str, float] | None = None,
 ) -> Iterator[Prediction | Failure]:
     """:func:`predict` as a stream, in the order of the sequences, of which a chunk at a time is in memory.
@@ -127,8 +114,7 @@ def predict_each(
     seconds = {} if seconds is None else seconds
     for chunk in chunks(sequences, options.chunk):
         reasons = [_refusal(record, options) for record in chunk]
-        usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why],
-                                       models, options, seconds))
+        usable = iter(_predict_or_fail([r for r, why in zip(chunk, reasons, strict=True) if not why], models, options, seconds))
         for record, why in zip(chunk, reasons, strict=True):
             yield Failure(record.name, why) if why else next(usable)
 
@@ -191,9 +177,7 @@ def _predict_chunk(
     records: Sequence[formats.SequenceRecord], models: Models, options: PipelineOptions, seconds: dict[str, float]
 ) -> list[Prediction | Failure]:
     frame = pd.DataFrame({"seq": pd.Series([r.seq for r in records], dtype="str")})
-    table = BoxTable(
-        frame, Boxes.empty(len(frame)), None, Ragged.empty(0), Ragged.empty(0), source="the sequences"
-    )
+    table = BoxTable(frame, Boxes.empty(len(frame)), None, Ragged.empty(0), Ragged.empty(0), source="the sequences")
     with timed(seconds, "proposals"):
         table = with_proposals(table, models.s1, options.selection, options.inference)
         table = prune(table, options.pruning).table

@@ -7,7 +7,6 @@ goes on with one that was killed or failed.
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,25 +18,79 @@ import yaml
 from rna_s2.engine.pool import run_each
 from rna_s2.engine.processes import default_workers
 from rna_s2.engine.tracker import MemoryTracker, Tracker
+from rna_s2.fitting.split import sampled_share
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.pipeline.prepare import prepare
-from rna_s2.pipeline.study_child import work
-from rna_s2.pipeline.study_config import Child, StudyConfig, resolve
-from rna_s2.reports.notebook import run_notebook
+from rna_s2.pipeline.steps.outputs import log_files
+from rna_s2.pipeline.study_config import NETWORK, Child, StudyConfig, resolve
+from rna_s2.pipeline.train_s2 import log_evaluations, prepare, run_train
+from rna_s2.reports.notebook import log_notebook
 from rna_s2.reports.study_table import METRICS, markdown, summary
+from rna_s2.rna.boxes import ragged_take
 from rna_s2.s2.config import FeatureConfig
-from rna_s2.s2.naive_scorers import composition
+from rna_s2.s2.naive_scorers import NAIVE_SCORERS, composition, naive_scores
+from rna_s2.s2.training import evaluation, split_rows
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.runs import MlflowTracker, start_run
-from rna_s2.tracking.studies import PARENT_STAGE, STUDY, adopt, find_children, run_metrics, study_table
+from rna_s2.tracking.studies import CHILD_STAGE, DIGEST, PARENT_STAGE, STUDY, adopt, find_children, run_metrics, study_table
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("train", "val", "test")
+
+
+def run_child(child: Child, study: str, parent_run_id: str, run_id: str | None) -> str:
+    """Do one run of a study, or go on with the unfinished one of ``run_id``, and log its metrics. Returns the run's id.
+
+    Raises:
+        UserError: the data or the config cannot be used, or the tracking store cannot be reached.
+    """
+    tags = {"stage": CHILD_STAGE, STUDY: study, DIGEST: child.digest, "variant": child.variant.name}
+    if child.variant.scorer == NETWORK:
+        config = child.config.model_copy(update={"resume": run_id or ""})
+        return run_train(config, parent_run_id=parent_run_id, progress=False, tags=tags, keep_model=False).run_id
+    config = child.config
+    name = run_name(CHILD_STAGE, child.variant.name, seed=child.seed)
+    with start_run(
+        CHILD_STAGE, name, experiment=config.experiment, tags={"model": child.variant.name, **tags},
+        parent_run_id=parent_run_id, run_id=run_id,
+    ) as tracker:
+        given = config.model_dump(mode="json", exclude={"resume", "network", "training"})
+        tracker.params(given | {"scorer": child.variant.scorer})
+        prepared = prepare(config.data, config.pruning, config.features, config.seed, tracker)
+        data = prepared.data
+        parts = dict(zip(PARTS, split_rows(data, config.split, config.seed), strict=True))
+        seqs: Sequence[str] = ()
+        if NAIVE_SCORERS[child.variant.scorer].needs_sequences:
+            seqs = pd.read_parquet(prepared.pruned, columns=["seq"])["seq"].iloc[data.source_row].tolist()
+        learned = sampled_share(parts["train"], config.training.row_share, config.seed)
+        scores = naive_scores(child.variant.scorer, data, learned, seqs=seqs, seed=config.seed)
+        evaluations = {
+            part: evaluation(data, rows, scores[ragged_take(data.offsets, rows)[0]])
+            for part, rows in parts.items() if len(rows)
+        }
+        log_evaluations(prepared, evaluations, tracker)
+    logger.info("%s: au-ROC (mean over rows) validation %.4f", name, evaluations["val"].metrics["auroc"])
+    return tracker.run_id
+
+
+def work(child: Child, study: str, parent_run_id: str, run_id: str | None, deadline: float) -> tuple[str, str]:
+    """:func:`run_child` as a worker does it: until ``deadline`` (seconds since 1970).
+
+    Returns:
+        The run's id, and what went wrong; the first is empty where that is not, both are after the deadline.
+    """
+    if time.time() > deadline:
+        return "", ""
+    try:
+        return run_child(child, study, parent_run_id, run_id), ""
+    except UserError as error:
+        return "", str(error)
+
+
 NOTEBOOKS = {"why_is_the_baseline_high": PROJECT_ROOT / "notebooks" / "why_is_the_baseline_high.ipynb"}
 """Report of each study that has one, by the study's name."""
-PARTS = ("train", "val", "test")
 COMMIT_LENGTH = 7
 
 
@@ -59,25 +112,22 @@ class StudyReport:
 
 
 def run_study(study: StudyConfig, source: Path) -> StudyReport:
-    """Run what is missing of a study, put its runs under one parent, and report on them.
-
-    Args:
-        study: the study.
-        source: its file.
+    """Run what is missing of a study, whose file is ``source``, put its runs under one parent, and report on them.
 
     Raises:
         UserError: the study or a table cannot be used (before any work); a run failed (after all others, and after the
             report on these); the tracking store cannot be reached.
     """
     children = resolve(study, source)
-    digest = file_digest(children[0].config.data.in_file)
+    in_file = children[0].config.data.in_file
+    digest = file_digest(in_file)
     with start_run(
         PARENT_STAGE, run_name(PARENT_STAGE, study.name), experiment=study.experiment, tags={STUDY: study.name}
     ) as tracker:
         tracker.params(study.model_dump(mode="json", exclude={"overrides", "variants"}))
         tracker.params({"runs": len(children)})
         tracker.text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), "study.yaml")
-        tracker.dataset(Path(children[0].config.data.in_file).name, digest, children[0].config.data.in_file, "source", {})
+        tracker.dataset(Path(in_file).name, digest, in_file, "source", {})
         done, failed, started = run_children(children, study, tracker)
         if not done:
             raise UserError(f"no run of the study {study.name} has finished: {_first(failed) or 'raise max_minutes'}")
@@ -102,13 +152,9 @@ def prepare_once(children: Sequence[Child]) -> None:
     Raises:
         UserError: a table cannot be used.
     """
-    seen = set()
-    for child in children:
-        config = child.config
-        key = config.model_dump_json(include={"data", "pruning", "features"})
-        if key not in seen:
-            seen.add(key)
-            prepare(config.data, config.pruning, config.features, config.seed, MemoryTracker())
+    of_first = {c.config.model_dump_json(include={"data", "pruning", "features"}): c.config for c in reversed(children)}
+    for config in of_first.values():
+        prepare(config.data, config.pruning, config.features, config.seed, MemoryTracker())
 
 
 def run_children(
@@ -180,9 +226,7 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
         metrics, commit = run_metrics(done[child])
         identity = {"variant": child.variant.name, "seed": child.seed}
         origin = {"run_id": done[child], "git_commit": commit}
-        lines.append(
-            identity | origin | {column: metrics.get(name, float("nan")) for column, name in METRICS.items()}
-        )
+        lines.append(identity | origin | {column: metrics.get(name, float("nan")) for column, name in METRICS.items()})
         for part in PARTS if child.config.split.test_share else PARTS[:2]:
             rows = study_table(done[child], f"rows/{part}_rows.csv")
             parts.append(rows.assign(**identity, part=part))
@@ -192,23 +236,14 @@ def report(children: Sequence[Child], done: dict[Child, str], study: StudyConfig
     plain = FeatureConfig(keep_partial=first.features.keep_partial)
     prepared = prepare(first.data, first.pruning, plain, first.seed, MemoryTracker())
     counted = pd.DataFrame(composition(prepared.data))
-    with tempfile.TemporaryDirectory() as folder:
-        for name, frame in (
-            ("study.csv", table.reset_index()), ("runs.csv", runs), ("rows.csv", rows), ("composition.csv", counted),
-        ):
-            frame.to_csv(Path(folder) / name, index=False)
-            tracker.artifact(Path(folder) / name)
-        (Path(folder) / "study.md").write_text(markdown(table) + commits(runs), encoding="utf-8")
-        tracker.artifact(Path(folder) / "study.md")
-        tracker.metrics({f"{variant}/val/auroc": value for variant, value in table["val"].items()})
-        tracker.metrics({f"{variant}/test/auroc": value for variant, value in table["test"].items()})
-        if study.name in NOTEBOOKS:
-            page = Path(folder) / f"{study.name}.html"
-            try:
-                run_notebook(NOTEBOOKS[study.name], page, environment={"RNA_S2_STUDY_RUN": tracker.run_id})
-            finally:
-                if page.is_file():
-                    tracker.artifact(page)
+    log_files(tracker, {
+        "study.csv": table.reset_index(), "runs.csv": runs, "rows.csv": rows, "composition.csv": counted,
+        "study.md": markdown(table) + commits(runs),
+    })
+    for part in PARTS[1:]:
+        tracker.metrics({f"{variant}/{part}/auroc": value for variant, value in table[part].items()})
+    if study.name in NOTEBOOKS:
+        log_notebook(NOTEBOOKS[study.name], f"{study.name}.html", {"RNA_S2_STUDY_RUN": tracker.run_id}, tracker)
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from rna_s2.options.command_line import CONFIG_ONLY
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import content_key, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import open_model
+from rna_s2.pipeline.open_models import open_model
 from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.s2.naive_scorers import NAIVE_SCORERS
 
@@ -93,7 +94,8 @@ class Child:
         variant: the line of the table that it counts for.
         seed: its seed.
         config: the whole training.
-        digest: stands for what decides its result: config, scorer and content of the table.
+        digest: stands for what decides its result: config, scorer, content of the table and of the model it starts from;
+            names and paths have no part in it.
     """
 
     variant: StudyVariant
@@ -105,9 +107,7 @@ class Child:
 def resolve(study: StudyConfig, source: Path) -> list[Child]:
     """Every run of a study, checked: all variants with their first seed, then all with their second, and so on.
 
-    Args:
-        study: the study.
-        source: its file, for messages and for the base's path.
+    ``source`` is the study's file, for messages and for the base's path.
 
     Raises:
         UserError: a config cannot be used, two variants are the same, or the table cannot be read.
@@ -131,7 +131,7 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     }
     given = {section: {k: v for k, v in values.items() if v not in ("", None)} for section, values in given.items()}
     given = {section: values for section, values in given.items() if values}
-    rounds: list[list[tuple[StudyVariant, TrainConfig]]] = []
+    ordered: list[tuple[int, StudyVariant, TrainConfig]] = []
     for variant in study.variants:
         values = merged(merged(merged(base, study.overrides), variant.overrides), given)
         for position, seed in enumerate(variant.seeds or study.seeds):
@@ -143,36 +143,19 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
                 lacking = NAIVE_SCORERS[variant.scorer].complaint(config.features.columns)
                 if lacking:
                     raise UserError(f"{source}: variant {variant.name}: the scorer {variant.scorer} {lacking}")
-            if position == len(rounds):
-                rounds.append([])
-            rounds[position].append((variant, config))
-    digests: dict[str, str] = {}
-    children = []
-    for variant, config in (pair for each in rounds for pair in each):
-        table, start = config.data.in_file, config.start
-        if table not in digests:
-            digests[table] = file_digest(table)
-        if start and start not in digests:
-            digests[start] = open_model(start, file_digest)
-        digest = child_digest(variant.scorer, config, digests[table], digests.get(start, ""))
-        children.append(Child(variant, config.seed, config, digest))
-    by_digest: dict[str, Child] = {}
-    for child in children:
-        other = by_digest.setdefault(child.digest, child)
+            ordered.append((position, variant, config))
+    digest_of_model = cache(lambda where: open_model(where, file_digest))
+    children: dict[str, Child] = {}
+    for _, variant, config in sorted(ordered, key=lambda entry: entry[0]):
+        decisive = config.model_dump(mode="json", exclude={"name", "registered_name", "experiment", "resume", "data"})
+        decisive["start"] = digest_of_model(config.start) if config.start else ""
+        source_digest = file_digest(config.data.in_file)
+        digest = content_key(version=1, step="study", scorer=variant.scorer, source=source_digest, config=decisive)
+        child = Child(variant, config.seed, config, digest)
+        other = children.setdefault(digest, child)
         if other is not child:
-            raise UserError(
-                f"{source}: the variants {other.variant.name} and {child.variant.name} are the same; take one away"
-            )
-    return children
-
-
-def child_digest(scorer: str, config: TrainConfig, table_digest: str, start_digest: str = "") -> str:
-    """What a run's result depends on, as a short text: names and paths have no part in it.
-
-    ``start_digest`` is that of the model whose weights training begins with, where there is one.
-    """
-    decisive = config.model_dump(mode="json", exclude={"name", "registered_name", "experiment", "resume", "data"})
-    return content_key(version=1, step="study", scorer=scorer, source=table_digest, config=decisive | {"start": start_digest})
+            raise UserError(f"{source}: the variants {other.variant.name} and {variant.name} are the same; take one away")
+    return list(children.values())
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -76,29 +78,23 @@ class Tool:
             raise UserError(f"{self.name}: gives no structure: {error}") from error
 
 
-def _library(name: str, module: str, package: str, fold: Callable[[str], str]) -> Tool:
+def _library(name: str, module: str, package: str, fold: Callable[[Any, str], str]) -> Tool:
     """A tool that is a Python module of others: whatever it raises is a failure of that tool."""
 
     def guarded(seq: str) -> str:
         try:
-            return fold(seq)
+            return fold(import_module(module), seq)
         except MemoryError:
             raise
         except Exception as error:
             raise UserError(f"{name}: fails with {type(error).__name__}: {error}") from error
 
-    return Tool(name, _no_module(module, package), guarded)
+    return Tool(name, "" if importlib.util.find_spec(module) else f"not installed (pip install {package})", guarded)
 
 
 def rnafold() -> Tool:
     """ViennaRNA's minimum free energy structure at its default parameters."""
-
-    def fold(seq: str) -> str:
-        import RNA
-
-        return RNA.fold_compound(seq).mfe()[0]
-
-    return _library(RNAFOLD, "RNA", "ViennaRNA", fold)
+    return _library(RNAFOLD, "RNA", "ViennaRNA", lambda library, seq: library.fold_compound(seq).mfe()[0])
 
 
 def tool(name: ToolName) -> Tool:
@@ -112,28 +108,10 @@ def last_structure(text: str, length: int) -> str:
     return words[-1] if words else ""
 
 
-def _no_module(module: str, package: str) -> str:
-    return "" if importlib.util.find_spec(module) else f"not installed (pip install {package})"
-
-
-def _squarna() -> Tool:
-    def fold(seq: str) -> str:
-        import SQUARNA
-
-        out = io.StringIO()
-        SQUARNA.Predict(inputseq=seq, threads=1, toplim=1, outplim=1, write_to=out)
-        return last_structure(out.getvalue(), len(seq))
-
-    return _library("SQUARNA", "SQUARNA", "SQUARNA", fold)
-
-
-def _linearfold() -> Tool:
-    def fold(seq: str) -> str:
-        import pylinearfold
-
-        return pylinearfold.fold(seq)["structure"]
-
-    return _library("pylinearfold", "pylinearfold", "pylinearfold", fold)
+def _squarna(library: Any, seq: str) -> str:
+    out = io.StringIO()
+    library.Predict(inputseq=seq, threads=1, toplim=1, outplim=1, write_to=out)
+    return last_structure(out.getvalue(), len(seq))
 
 
 def _program(name: str, program: str, arguments: Callable[[str, Path], list[str]], absent: str = "") -> Tool:
@@ -173,8 +151,10 @@ def _eternafold() -> Tool:
 
 
 _TOOLS: dict[ToolName, Callable[[], Tool]] = {
-    "SQUARNA": _squarna,
-    "pylinearfold": _linearfold,
+    "SQUARNA": lambda: _library("SQUARNA", "SQUARNA", "SQUARNA", _squarna),
+    "pylinearfold": lambda: _library(
+        "pylinearfold", "pylinearfold", "pylinearfold", lambda library, seq: library.fold(seq)["structure"]
+    ),
     "MXfold2": lambda: _program("MXfold2", "mxfold2", lambda seq, path: ["predict", str(path)]),
     "EternaFold": _eternafold,
     "CONTRAfold": lambda: _program("CONTRAfold", "contrafold", lambda seq, path: ["predict", str(path)]),
@@ -197,12 +177,7 @@ def own_tool(models: Models, options: PipelineOptions) -> Tool:
 def fold_all(
     known: Sequence[StructureRecord], tools: Sequence[Tool], progress: Callable[[Iterator], Iterator]
 ) -> tuple[dict[str, dict[int, tuple[np.ndarray, float]]], list[tuple[str, str, str]]]:
-    """Every structure's sequence folded by every tool.
-
-    Args:
-        known: the structures.
-        tools: those that are there.
-        progress: wraps the stream of tools and structures, to show a progress bar.
+    """Every structure's sequence folded by every tool. ``progress`` wraps the stream of tools and structures.
 
     Returns:
         By tool, base pairs and seconds by number of the structure, without a tool that folded none; and the failures:
@@ -210,14 +185,8 @@ def fold_all(
     """
     folded: dict[str, dict[int, tuple[np.ndarray, float]]] = {}
     failures = []
-
-    def steps() -> Iterator[tuple[Tool, int]]:
-        for each in tools:
-            for n in range(len(known)):
-                yield each, n
-
     warm: set[str] = set()
-    for each, n in progress(steps()):
+    for each, n in progress(product(tools, range(len(known)))):
         try:
             if each.name not in warm:  # what is loaded with the first sequence is not part of a sequence's time
                 warm.add(each.name)

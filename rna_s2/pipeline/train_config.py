@@ -10,7 +10,7 @@ from rna_s2.options.base import MODEL_NAME, Options
 from rna_s2.options.command_line import CONFIG_ONLY, shown
 from rna_s2.options.places import ProjectPath, in_project
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1
+from rna_s2.pipeline.open_models import SHIPPED_S1
 from rna_s2.pruning.rules import REFERENCE_RULES, PruningRules
 from rna_s2.s1.config import SegmentRule
 from rna_s2.s1.selection import SelectionOptions
@@ -80,15 +80,11 @@ class TrainConfig(TrackedOptions, S2Config):
     )
 
     @model_validator(mode="after")
-    def _shift_has_places(self) -> TrainConfig:
+    def _features_fit(self) -> TrainConfig:
         if self.augmentation.bb_augmentation_shift and (
             self.features.coordinates != "raw" or {"place", "size"} & set(self.features.without)
         ):
             raise ValueError("augmentation.bb_augmentation_shift needs raw places and sizes among the features")
-        return self
-
-    @model_validator(mode="after")
-    def _features_fit(self) -> TrainConfig:
         wrong = complaint(self.network.architecture, self.features.kind, self.augmentation.bb_augmentation_shift)
         if wrong:
             raise ValueError(wrong)

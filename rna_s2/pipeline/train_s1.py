@@ -126,9 +126,12 @@ def read_tables(paths: Sequence[str], tracker: Tracker) -> tuple[BoxTable, list[
         named = frames[-1]["transcript_id"].nunique() if "transcript_id" in columns else 0
         said.append({"name": Path(path).name, "digest": digests[-1], "rows": read.table.rows, "transcripts": named})
     frame = pd.concat(frames, ignore_index=True)
+    counts = np.concatenate([np.diff(boxes.offsets) for boxes in targets])
+    fields = ("type", "bb_x", "bb_y", "siz_x", "siz_y")
+    joined = (np.concatenate([getattr(boxes, name) for boxes in targets]) for name in fields)
     table = BoxTable(
-        frame, Boxes.empty(len(frame)), _joined(targets), Ragged.empty(0), Ragged.empty(0),
-        source=", ".join(paths), digest=",".join(digests),
+        frame, Boxes.empty(len(frame)), Boxes(np.concatenate([[0], np.cumsum(counts)]), *joined), Ragged.empty(0),
+        Ragged.empty(0), source=", ".join(paths), digest=",".join(digests),
     )
     return table, said
 
@@ -156,20 +159,10 @@ def without_transcripts(table: BoxTable, files: Sequence[str]) -> tuple[BoxTable
     return table, {"files": list(files), "transcripts": len(names), "rows": int(known.sum())}
 
 
-def _joined(parts: Sequence[Boxes]) -> Boxes:
-    """Boxes of several tables one after the other."""
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    columns = [np.concatenate([getattr(p, name) for p in parts]) for name in ("type", "bb_x", "bb_y", "siz_x", "siz_y")]
-    return Boxes(np.concatenate([[0], np.cumsum(counts)]), *columns)
-
-
-def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = True) -> TrainS1Report:
+def run_train_s1(config: TrainS1Config, *, command: str = "") -> TrainS1Report:
     """Make what the training needs, train, and log and register what comes of it.
 
-    Args:
-        config: the whole training.
-        command: the command line that stands for it, for the card.
-        progress: show a progress bar.
+    ``command`` is the command line that stands for it, for the card.
 
     Raises:
         UserError: the data, the output folder, the run to resume or the tracking store cannot be used.
@@ -178,17 +171,15 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
         check_network_folder(config.out_dir)
     name = run_name(STAGE, config.name, seed=config.seed)
     with training_run(
-        config, stage=STAGE, name=name, experiment=config.experiment, resume=config.resume, cache_dir=config.cache_dir,
+        config, stage=STAGE, name=name, resume=config.resume, cache_dir=config.cache_dir,
         tags={"model": config.name},
     ) as run:
         run_id = run.tracker.run_id
-        files = config.in_file or training_segments(
-            config.transcripts, config.segments, config.cache_dir, child_runs(run_id)
-        )
+        files = config.in_file or training_segments(config.transcripts, config.segments, config.cache_dir, child_runs(run_id))
         table, data = read_tables(files, run.inputs)
         table, excluded = without_transcripts(table, config.exclude)
         result = train(
-            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker, progress=progress,
+            config, table, seed=config.seed, folder=run.open_checkpoints(), tracker=run.tracker,
             max_seconds=60 * config.max_minutes or None,
         )
         about = describe(config, table, result) | {
@@ -198,7 +189,9 @@ def run_train_s1(config: TrainS1Config, *, command: str = "", progress: bool = T
             save_network(result.network, config.out_dir, about, network_card(about))
         report = TrainS1Report(run_id, result)
         if run.has_results(result.fit):
-            _log_result(result, about, run.tracker)
+            kept = {f"kept/{name}": value for name, value in result.metrics.items()}
+            counts = {name: about[name] for name in ("weights", "receptive_field")}
+            run.tracker.metrics({"fit_seconds": result.fit.seconds, **counts, **kept}, step=result.fit.epochs - 1)
             with run.logs_model():
                 model = _log_network(config, table, result, about, run.tracker)
             report = replace(report, model_uri=model.uri, model_version=model.version)
@@ -224,12 +217,6 @@ def describe(config: TrainS1Config, table: BoxTable, result: TrainResult) -> dic
         "receptive_field": 2 * receptive_field(config.network) + 1,
         "versions": {name: version(name) for name in CARD_PACKAGES},
     }
-
-
-def _log_result(result: TrainResult, about: dict[str, Any], tracker: Tracker) -> None:
-    kept = {f"kept/{name}": value for name, value in result.metrics.items()}
-    counts = {name: about[name] for name in ("weights", "receptive_field")}
-    tracker.metrics({"fit_seconds": result.fit.seconds, **counts, **kept}, step=result.fit.epochs - 1)
 
 
 def _log_network(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import yaml
 from rna_s2.engine.tracker import MemoryTracker, Tracker
 from rna_s2.fitting.checkpoints import checkpoint_folder, training_lock
 from rna_s2.fitting.loop import FitResult
-from rna_s2.options.base import Options
 from rna_s2.options.errors import UserError
+from rna_s2.options.tracked import TrackedOptions
+from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.tracking.artifacts import fetch_checkpoints
 from rna_s2.tracking.runs import MlflowTracker, resolve_run_id, start_run
 
@@ -30,14 +30,12 @@ class TrainingRun:
     """The run of a training; :func:`training_run` makes it.
 
     Attributes:
-        config: the whole training.
         stage: the command.
-        tracker: of the run.
         folder: for its checkpoints; to be had from :meth:`open_checkpoints`.
         is_resumed: whether the run was there before.
     """
 
-    config: Options
+    config: TrackedOptions
     stage: str
     tracker: MlflowTracker
     folder: Path
@@ -81,14 +79,7 @@ class TrainingRun:
 
 @contextmanager
 def training_run(
-    config: Options,
-    *,
-    stage: str,
-    name: str,
-    experiment: str,
-    resume: str,
-    cache_dir: str,
-    tags: Mapping[str, str] = {},
+    config: TrackedOptions, *, stage: str, name: str, resume: str, cache_dir: str, tags: Mapping[str, str],
     parent_run_id: str | None = None,
 ) -> Iterator[TrainingRun]:
     """A new run for the length of a block, with its config; or the one to resume, whose checkpoints this process then holds.
@@ -97,10 +88,9 @@ def training_run(
         config: the whole training.
         stage: the command, ``train`` or ``train_s1``.
         name: readable name of the run.
-        experiment: name of the MLflow experiment.
         resume: id of the run to go on with; empty for a new one.
         cache_dir: folder whose subfolder holds the checkpoints.
-        tags: tags of the run.
+        tags: of the run.
         parent_run_id: makes the run a child of that one.
 
     Raises:
@@ -111,7 +101,7 @@ def training_run(
         if run_id is not None:
             stack.enter_context(training_lock(checkpoint_folder(cache_dir, run_id)))
         tracker = stack.enter_context(
-            start_run(stage, name, experiment=experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id)
+            start_run(stage, name, experiment=config.experiment, tags=tags, parent_run_id=parent_run_id, run_id=run_id)
         )
         if run_id is None:
             log_config(config, tracker)
@@ -119,11 +109,8 @@ def training_run(
         yield TrainingRun(config, stage, tracker, folder, run_id is not None, stack)
 
 
-def log_config(config: Options, tracker: Tracker) -> None:
+def log_config(config: TrackedOptions, tracker: Tracker) -> None:
     """Logs all options but ``resume``, as parameters and as :data:`CONFIG_FILE`."""
     values = config.model_dump(mode="json", exclude={"resume"})
     tracker.params(values)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CONFIG_FILE
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        tracker.artifact(path)
+    log_files(tracker, {CONFIG_FILE: yaml.safe_dump(values, sort_keys=False)})

@@ -59,9 +59,8 @@ def reference_figures(run: Mapping[str, object]) -> tuple[float, float]:
     Args:
         run: a row of :func:`rna_s2.tracking.compare.training_runs`: ``features`` and the parameters, as text.
     """
-    if any(str(run.get(name)) != str(value) for name, value in REFERENCE_SIZE.items()):
-        return float("nan"), float("nan")
-    for row in REFERENCE.to_dict("records"):
+    has_size = all(str(run.get(name)) == str(value) for name, value in REFERENCE_SIZE.items())
+    for row in REFERENCE.to_dict("records") if has_size else ():
         sizes = ("network.lstm_hid", "network.lstm_layer", "training.epoch")
         same_size = all(pd.isna(row[name]) or str(run.get(name)) == str(int(row[name])) for name in sizes)
         if row["features"] == run["features"] and same_size:

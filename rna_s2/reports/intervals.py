@@ -75,9 +75,9 @@ def bootstrap_interval(
     return MeanInterval(mean, float(found.low), float(found.high), len(values), len(size))
 
 
-def t_half_width(values: Sequence[float], level: float = LEVEL) -> float:
+def t_half_width(values: Sequence[float]) -> float:
     """Half the width of the t interval of the mean of some values; NaN for fewer than two."""
     if len(values) < 2:
         return math.nan
-    quantile = student.ppf((1 + level) / 2, len(values) - 1)
+    quantile = student.ppf((1 + LEVEL) / 2, len(values) - 1)
     return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 
+from rna_s2.engine.tracker import Tracker
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path
 from rna_s2.options.places import PROJECT_ROOT
@@ -28,6 +30,17 @@ _SELF_CONTAINED = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 """
 # nbconvert's page without the scripts that it would load from the network: a report has no formulas and no widgets.
+
+
+def log_notebook(notebook: Path, name: str, environment: Mapping[str, str], tracker: Tracker) -> None:
+    """:func:`run_notebook`, its page kept with a run under a name, also where a cell fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / name
+        try:
+            run_notebook(notebook, page, environment=environment)
+        finally:
+            if page.is_file():
+                tracker.artifact(page)
 
 
 def run_notebook(notebook: Path, out_html: Path, *, environment: Mapping[str, str]) -> None:

@@ -54,9 +54,7 @@ def roc_plot(curves: Mapping[str, tuple[pd.DataFrame, float]], title: str) -> Fi
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     colour = colours(curves)
     for name, (curve, auroc) in curves.items():
-        axes.plot(
-            curve["false_positive_rate"], curve["true_positive_rate"], label=f"{name}: {auroc:.3f}", color=colour[name]
-        )
+        axes.plot(curve["false_positive_rate"], curve["true_positive_rate"], label=f"{name}: {auroc:.3f}", color=colour[name])
     axes.set(
         xlabel="false positive rate", ylabel="true positive rate (mean over rows)", title=title,
         xlim=(0, 1), ylim=(0, 1.005), aspect="equal",

@@ -88,15 +88,11 @@ def row_difference(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float
     Returns:
         ``difference``, ``low``, ``high``; NaN where the two were not scored on the same rows.
     """
-    nothing = dict.fromkeys(("difference", "low", "high"), math.nan)
     seeds = set(first["seed"]) & set(second["seed"])
     first, second = (each[each["seed"].isin(seeds)] for each in (first, second))
     both = first.merge(second, on=["seed", "source_row"], suffixes=("", "_second"))
-    if not len(both) or len(both) < max(len(first), len(second)):
-        return nothing
-    both = both.dropna(subset=["auroc", "auroc_second"])
-    if not len(both):
-        return nothing
+    if len(both) < max(len(first), len(second)):
+        both = both[:0]  # not the same rows
     difference, low, high, *_ = bootstrap_interval(both["auroc"] - both["auroc_second"], both["group"])
     return {"difference": difference, "low": low, "high": high}
 
@@ -145,12 +141,11 @@ def answer(table: pd.DataFrame) -> str:
     part = "test" if table["test"].notna().all() else "val"
     level = table[part]
     network = level[ANSWERED]
-    said = [f"The network that sees type, place and size of all boxes of a row scores {network:.3f} ({_rows(part)})."]
+    level_of = f"au-ROC, mean over {'test' if part == 'test' else 'validation'} rows"
+    said = [f"The network that sees type, place and size of all boxes of a row scores {network:.3f} ({level_of})."]
     if "size_share" in table.index and network > _CHANCE:
         share = (level["size_share"] - _CHANCE) / (network - _CHANCE)
-        trees = ""
-        if "trees" in table.index:
-            trees = f", boosted trees on the seven numbers of each box alone {level['trees']:.3f}"
+        trees = f", boosted trees on the seven numbers of each box alone {level['trees']:.3f}" if "trees" in level else ""
         said.append(
             f"{100 * share:.0f} % of the way from chance to there needs no network at all: ranking boxes by the share of "
             "target boxes among the training boxes of the same type and size scores "
@@ -189,10 +184,6 @@ def answer(table: pd.DataFrame) -> str:
 
 
 _CHANCE = 0.5  # au-ROC of a random order
-
-
-def _rows(part: str) -> str:
-    return f"au-ROC, mean over {'test' if part == 'test' else 'validation'} rows"
 
 
 def _compared(table: pd.DataFrame, name: str, part: str) -> bool:

@@ -13,7 +13,7 @@ from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
+from rna_s2.pipeline.steps.outputs import CachedStep, make_or_find
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.s2.config import FeatureConfig
 from rna_s2.s2.dataset import EncodedDataset, check_dataset_path, load
@@ -38,14 +38,9 @@ class FeaturizeOptions(TrackedOptions):
 
 
 def run_featurize(options: FeaturizeOptions, tracker: Tracker, source: str = "") -> EncodedDataset:
-    """Encode a pruned table file as a dataset folder.
+    """Encode a pruned table file as a dataset folder; the tracker gets parameters, counts, timings and the input's digest.
 
-    The tracker gets parameters, counts, timings and the input's digest.
-
-    Args:
-        options: the options.
-        tracker: follows the step.
-        source: the S1 table that the pruned one is made of, for messages; empty: ``in_file``.
+    ``source`` is the S1 table that the pruned one is made of, for messages; empty: ``in_file``.
 
     Raises:
         UserError: the table cannot be read, has rows that cannot be used or no targets; no row can be trained on; the
@@ -80,22 +75,17 @@ def run_featurize(options: FeaturizeOptions, tracker: Tracker, source: str = "")
     with timed(seconds, "write"):
         data.save(options.out_file)
 
-    tracker.metrics(
-        {
-            "rows/read": meta.rows_read,
-            "rows/full_sensitivity": meta.rows_full_sensitivity,
-            "rows/without_boxes": meta.rows_without_boxes,
-            "rows/kept": meta.rows_kept,
-            "full_sensitivity_share": meta.rows_full_sensitivity / meta.rows_read,
-            "boxes/all": meta.boxes,
-            "positives/all": meta.positives,
-            "positive_share": meta.positives / meta.boxes,
-            "groups": len(set(data.group.tolist())),
-        }
-        | {f"boxes/{name}": meta.boxes_per_type[name] for name in BOX_TYPES}
-        | {f"positives/{name}": meta.positives_per_type[name] for name in BOX_TYPES}
-        | {f"seconds/{name}": value for name, value in seconds.items()}
-    )
+    tracker.metrics({
+        **{f"rows/{name}": getattr(meta, f"rows_{name}") for name in ("read", "full_sensitivity", "without_boxes", "kept")},
+        "full_sensitivity_share": meta.rows_full_sensitivity / meta.rows_read,
+        "boxes/all": meta.boxes,
+        "positives/all": meta.positives,
+        "positive_share": meta.positives / meta.boxes,
+        "groups": len(set(data.group.tolist())),
+        **{f"boxes/{name}": meta.boxes_per_type[name] for name in BOX_TYPES},
+        **{f"positives/{name}": meta.positives_per_type[name] for name in BOX_TYPES},
+        **{f"seconds/{name}": value for name, value in seconds.items()},
+    })
     tracker.tags({"kind": options.kind, "out_file": options.out_file, "digest.out_file": data.digest})
     return data
 
@@ -105,15 +95,9 @@ def encoded_dataset(
 ) -> EncodedDataset:
     """The encoded dataset of a pruned table, made now or found in the cache.
 
-    What is only a view of the dataset (:mod:`rna_s2.s2.views`) is made anew and has no part in the cache.
-
-    Args:
-        pruned: the pruned table.
-        features: what goes into S2.
-        seed: of the permutation of labels or bases, where the features permute them.
-        cache_dir: folder of the cache.
-        in_file: the S1 table that the pruned one is made of: the dataset's source.
-        step: starts the run of the step.
+    What is only a view of the dataset (:mod:`rna_s2.s2.views`) is made anew and has no part in the cache. ``seed`` is that
+    of the permutation of labels or bases, where the features permute them; ``in_file`` the S1 table that the pruned one is
+    made of: the dataset's source.
 
     Raises:
         UserError: the table cannot be encoded, or leaves no row to train on.

@@ -21,9 +21,8 @@ from rna_s2.options.errors import UserError
 from rna_s2.options.files import file_digest
 from rna_s2.options.places import ProjectPath
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.model_folders import SHIPPED_S1, model_folder, open_network
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
-from rna_s2.pipeline.steps.rejects import keep_rejects, rejects_path
+from rna_s2.pipeline.open_models import SHIPPED_S1, model_folder, open_network
+from rna_s2.pipeline.steps.outputs import CachedStep, keep_rejects, make_or_find, rejects_path
 from rna_s2.rna.boxes import Boxes
 from rna_s2.rna.formats import FileError, read_fasta
 from rna_s2.rna.sequence import mask_ambiguous
@@ -50,17 +49,10 @@ class ProposeOptions(TrackedOptions, SelectionOptions, InferenceOptions):
 
 @dataclass(frozen=True)
 class ProposeResult:
-    """What the command makes.
-
-    Attributes:
-        table: the input's rows with proposals.
-        rejects: rows and records left out.
-        seconds: wall seconds of reading, the network, the proposals and writing.
-    """
+    """What the command makes: the input's rows with proposals, and the rows and records left out."""
 
     table: BoxTable
     rejects: pd.DataFrame
-    seconds: dict[str, float]
 
 
 def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
@@ -90,7 +82,7 @@ def read_sequences(path: str) -> tuple[BoxTable, pd.DataFrame]:
     return table, rejects
 
 
-def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True) -> ProposeResult:
+def run_propose(options: ProposeOptions, tracker: Tracker) -> ProposeResult:
     """Propose boxes for every sequence, write the table, and log what was done.
 
     Raises:
@@ -111,25 +103,19 @@ def run_propose(options: ProposeOptions, tracker: Tracker, progress: bool = True
             options.in_file, len(rejects), first["index"], first["reason"], rejects_path(options.out_file),
         )
     keep_rejects(rejects, rejects_path(options.out_file), tracker, "rejects")
-    selection = SelectionOptions(**{name: getattr(options, name) for name in SelectionOptions.model_fields})
-    inference = InferenceOptions(**{name: getattr(options, name) for name in InferenceOptions.model_fields})
-    bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None) if progress else iter
-    table = with_proposals(table, network, selection, inference, seconds, bar)
+    bar = partial(tqdm, desc=PROPOSE.name, unit=" batches", disable=None)
+    table = with_proposals(table, network, options, options, seconds, bar)
     with timed(seconds, "write"):
         write_table(table, options.out_file)
     tracker.tags({"digest.out_file": file_digest(options.out_file)})
-    counts = table.proposals.counts()
-    tracker.metrics({
-        "count.rows": table.rows,
-        "count.rejects": len(rejects),
-        "boxes_per_row": float(counts.sum() / table.rows),
-        **{f"seconds.{name}": value for name, value in seconds.items()},
-    })
+    boxes_per_row = len(table.proposals) / table.rows
+    tracker.metrics({"count.rows": table.rows, "count.rejects": len(rejects), "boxes_per_row": boxes_per_row})
+    tracker.metrics({f"seconds.{name}": value for name, value in seconds.items()})
     logger.info(
         "%s: %d rows, %.1f boxes per row; %.1f s network, %.1f s proposals",
-        options.out_file, table.rows, counts.sum() / table.rows, seconds["network"], seconds["proposals"],
+        options.out_file, table.rows, boxes_per_row, seconds["network"], seconds["proposals"],
     )
-    return ProposeResult(table, rejects, seconds)
+    return ProposeResult(table, rejects)
 
 
 def check_propose_paths(options: ProposeOptions) -> None:
@@ -143,9 +129,7 @@ def check_propose_paths(options: ProposeOptions) -> None:
     check_outputs({"the rejects of out_file": rejects}, {"in_file": options.in_file})
 
 
-def proposals_file(
-    segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: StartRun = untracked, progress: bool = True
-) -> Path:
+def proposals_file(segments: Path, model: str, selection: SelectionOptions, cache_dir: str, step: StartRun = untracked) -> Path:
     """The S1 table of a table of sequences: what the network in ``model`` proposes; made now or found in the cache.
 
     Raises:
@@ -159,5 +143,5 @@ def proposals_file(
         )
         with step("propose", run_name("propose", segments)) as tracker:
             options = ProposeOptions(in_file=str(segments), out_file=str(path), model=str(folder), **selection.model_dump())
-            make_or_find(path, tracker, lambda: run_propose(options, tracker, progress))
+            make_or_find(path, tracker, lambda: run_propose(options, tracker))
     return path

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +14,13 @@ from pydantic import Field
 from rna_s2.boxtables.columns import REJECT_COLUMNS
 from rna_s2.boxtables.read import ReadResult, read_table
 from rna_s2.boxtables.schema import SEQ
-from rna_s2.boxtables.sensitivity import Sensitivity
 from rna_s2.boxtables.write import check_table_path, write_table
 from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.errors import UserError
 from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
-from rna_s2.pipeline.steps.rejects import ANY_NUMBER, check_rejects, keep_rejects, rejects_path
+from rna_s2.pipeline.steps.outputs import CachedStep, check_rejects, keep_rejects, log_files, make_or_find, rejects_path
 from rna_s2.pruning.rules import PruneResult, PruningRules, prune
 from rna_s2.tracking.names import run_name
 
@@ -45,15 +41,8 @@ class PruneOptions(TrackedOptions, PruningRules):
     in_file: str = Field(min_length=1, description="S1 prediction table (.parquet, .pkl, .pkl.gz)")
     out_file: str = Field(min_length=1, description="pruned table to write (.parquet, .pkl, .pkl.gz)")
     rejects_file: str = Field("", description="CSV of the rows left out; by default beside out_file, as .rejects.csv")
-    max_rejects: int = Field(
-        0, ge=ANY_NUMBER, description="go on with so many rows that cannot be used left out; -1 for any number"
-    )
+    max_rejects: int = Field(0, ge=-1, description="go on with so many rows that cannot be used left out; -1 for any number")
     require_targets: bool = Field(True, description="false: the structures are not known, so there is no box sensitivity")
-
-    @property
-    def rules(self) -> PruningRules:
-        """The rules alone."""
-        return PruningRules(**{name: getattr(self, name) for name in PruningRules.model_fields})
 
     @property
     def rejects_path(self) -> Path:
@@ -83,15 +72,11 @@ class PruneRun:
         rejects: one line per row that was left out: ``row`` (0-based place in the file), ``index``, ``column``,
             ``reason``; unusable rows, and rows that ``max_len`` skipped.
         rows_read: rows of the file.
-        out_digest: SHA-256 of the written table.
-        seconds: wall time of ``read``, ``prune`` and ``write``.
     """
 
     result: PruneResult
     rejects: pd.DataFrame
     rows_read: int
-    out_digest: str
-    seconds: dict[str, float]
 
 
 def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None = None) -> PruneRun:
@@ -101,10 +86,7 @@ def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None 
     cannot be used and rows that ``max_len`` skips go to the rejects table, which is written whenever there are such rows (and
     over one that is left from an earlier run). The tracker gets parameters, counts, box sensitivity and timings.
 
-    Args:
-        options: the options.
-        tracker: follows the step.
-        counts_file: a CSV to write the counts before and after each rule to as well.
+    ``counts_file`` is a CSV to write the counts to as well.
 
     Raises:
         UserError: a file cannot be read or written; more than ``max_rejects`` rows cannot be used (the rejects table is
@@ -126,7 +108,7 @@ def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None 
     check_rejects(read.rejects, rows_read, options.max_rejects, options.in_file, options.rejects_path)
 
     with timed(seconds, "prune"):
-        result = prune(table, options.rules)
+        result = prune(table, options)
     rejects = _with_skipped(read, result, options.max_len)
     if len(result.skipped_rows):
         keep_rejects(rejects, options.rejects_path, tracker)
@@ -135,33 +117,24 @@ def run_prune(options: PruneOptions, tracker: Tracker, counts_file: Path | None 
             f"{options.in_file}: no row is left ({len(read.rejects)} cannot be used, {len(result.skipped_rows)} are "
             f"longer than max_len {options.max_len}); nothing is written but {options.rejects_path}"
         )
-    sensitivity = result.sensitivity
-    added = {} if sensitivity is None else {"n_bb_found": sensitivity.n_found}
-    with tempfile.TemporaryDirectory() as folder:
-        counts = Path(folder) / COUNTS_FILE
-        result.counts.to_csv(counts, index=False)
-        tracker.artifact(counts)
-        if counts_file is not None:
-            with atomic_path(counts_file) as temporary:
-                shutil.copyfile(counts, temporary)
+    log_files(tracker, {COUNTS_FILE: result.counts})
+    if counts_file is not None:
+        with atomic_path(counts_file) as temporary:
+            result.counts.to_csv(temporary, index=False)
+    sensitivity, added = result.sensitivity, {}
+    metrics: dict[str, float] = {"rows/skipped": len(result.skipped_rows), "rows/written": result.table.rows}
+    if sensitivity is not None:
+        added = {"n_bb_found": sensitivity.n_found}
+        metrics |= {"rows/full_sensitivity": int(sensitivity.full.sum()), "full_sensitivity_share": sensitivity.full_share}
+        metrics |= {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
     with timed(seconds, "write"):
         write_table(result.table, options.out_file, added=added, with_targets=sensitivity is not None)
-    out_digest = file_digest(options.out_file)
-    tracker.metrics(
-        {
-            "rows/skipped": len(result.skipped_rows),
-            "rows/written": result.table.rows,
-        }
-        | ({} if sensitivity is None else _sensitivity_metrics(sensitivity))
-        | {f"seconds/{name}": value for name, value in seconds.items()}
-        | {
-            f"prune/{line.rule}/{line.type}/{when}": getattr(line, when)
-            for line in result.counts.itertuples()
-            for when in ("before", "after")
-        }
-    )
-    tracker.tags({"out_file": options.out_file, "digest.out_file": out_digest})
-    run = PruneRun(result, rejects, rows_read, out_digest, seconds)
+    metrics |= {f"seconds/{name}": value for name, value in seconds.items()}
+    for line in result.counts.itertuples():
+        metrics |= {f"prune/{line.rule}/{line.type}/{when}": getattr(line, when) for when in ("before", "after")}
+    tracker.metrics(metrics)
+    tracker.tags({"out_file": options.out_file, "digest.out_file": file_digest(options.out_file)})
+    run = PruneRun(result, rejects, rows_read)
     logger.info("%s", _summary(run, options))
     return run
 
@@ -171,12 +144,7 @@ def pruned_table(
 ) -> PrunedTable:
     """The pruned table of an S1 table, made now or found in the cache.
 
-    Args:
-        in_file: the S1 table; its structures must be known.
-        rules: the rules.
-        cache_dir: folder of the cache.
-        max_rejects: how many rows that cannot be used are left out; they are counted every time.
-        step: starts the run of the step.
+    Its structures must be known. Rows that cannot be used are counted against ``max_rejects`` every time.
 
     Raises:
         UserError: the table cannot be used.
@@ -191,22 +159,12 @@ def pruned_table(
             tracker.dataset(Path(in_file).name, digest, in_file, "prune", {})
             tracker.artifact(pruned.counts_file)
             if options.rejects_path.is_file():
-                _check_rejects_again(path, options, tracker)
+                rejects = pd.read_csv(options.rejects_path)
+                tracker.artifact(options.rejects_path)
+                unusable = rejects[~rejects["reason"].str.startswith(SKIPPED)]
+                rows = pq.read_metadata(path).num_rows + len(rejects)
+                check_rejects(unusable, rows, max_rejects, in_file, options.rejects_path)
     return pruned
-
-
-def _check_rejects_again(path: Path, options: PruneOptions, tracker: Tracker) -> None:
-    """Counts the rejects of a pruned table that was found against those that are allowed now."""
-    rejects = pd.read_csv(options.rejects_path)
-    tracker.artifact(options.rejects_path)
-    unusable = rejects[~rejects["reason"].str.startswith(SKIPPED)]
-    rows = pq.read_metadata(path).num_rows + len(rejects)
-    check_rejects(unusable, rows, options.max_rejects, options.in_file, options.rejects_path)
-
-
-def _sensitivity_metrics(sensitivity: Sensitivity) -> dict[str, float]:
-    metrics = {"rows/full_sensitivity": int(sensitivity.full.sum()), "full_sensitivity_share": sensitivity.full_share}
-    return metrics | {f"sensitivity/{name}": share for name, share in sensitivity.shares.items()}
 
 
 def check_prune_paths(options: PruneOptions) -> None:

@@ -1,4 +1,4 @@
-"""The step ``segments``: a table of sequences with structures, from transcripts or from known structures."""
+"""The steps ``synthetic`` (random transcripts as FASTA) and ``segments`` (a table of sequences with structures)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,68 @@ from rna_s2.engine.tracker import StartRun, Tracker, timed, untracked
 from rna_s2.options.base import check_outputs
 from rna_s2.options.downloads import local_copy
 from rna_s2.options.errors import UserError
-from rna_s2.options.files import file_digest
+from rna_s2.options.files import atomic_path, file_digest
 from rna_s2.options.tracked import TrackedOptions
-from rna_s2.pipeline.steps.cache import CachedStep, make_or_find
-from rna_s2.pipeline.steps.rejects import rejects_path
-from rna_s2.pipeline.steps.synthetic import synthetic_file
+from rna_s2.pipeline.steps.outputs import CachedStep, make_or_find, rejects_path
 from rna_s2.rna.boxes import BOX_TYPES
 from rna_s2.rna.formats import FileError, Rejected, read_fasta, read_structures
 from rna_s2.s1.config import SegmentRule, SyntheticTranscripts
 from rna_s2.s1.folding import fold_all
 from rna_s2.s1.segments import Left, cut_segments, keep_folded, segment_table, structure_table
+from rna_s2.s1.synthetic import random_transcripts
 from rna_s2.tracking.names import run_name
 
 log = logging.getLogger(__name__)
+
+SYNTHETIC = CachedStep("synthetic", version=2, folder="transcripts", suffix=".fa", libraries=("numpy",))
+
+
+class SyntheticOptions(TrackedOptions, SyntheticTranscripts):
+    """Options of ``synthetic``."""
+
+    out_file: str = Field(description="FASTA file to write (.fa)")
+
+
+def synthetic_transcripts(options: SyntheticOptions) -> Path:
+    """Write random transcripts as FASTA; names are ``synthetic_SEED_NUMBER``. Returns the path."""
+    sequences = random_transcripts(options.n_transcripts, options.length, options.seed, options.gc_mean, options.gc_sd)
+    path = fasta_path(options.out_file)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="ascii") as stream:
+        for number, sequence in enumerate(sequences):
+            stream.write(f">synthetic_{options.seed}_{number}\n{sequence}\n")
+    return path
+
+
+def fasta_path(path: str) -> Path:
+    """An output path that does not promise compression and is no folder; to be called before long work.
+
+    Raises:
+        UserError: it does, or is.
+    """
+    check_outputs({"out_file": path})
+    if path.endswith(".gz"):
+        raise UserError(f"{path}: is written uncompressed; choose a name that ends in .fa")
+    return Path(path)
+
+
+def run_synthetic(options: SyntheticOptions, tracker: Tracker) -> Path:
+    """Write random transcripts as FASTA, and log what was done. Returns the path."""
+    tracker.params(options.model_dump(mode="json", exclude={"experiment"}))
+    path = synthetic_transcripts(options)
+    tracker.tags({"digest.out_file": file_digest(path)})
+    tracker.metrics({"count.transcripts": options.n_transcripts, "count.bases": options.n_transcripts * options.length})
+    log.info("%s: %d sequences of %d bases", path, options.n_transcripts, options.length)
+    return path
+
+
+def synthetic_file(source: SyntheticTranscripts, cache_dir: str, step: StartRun = untracked) -> Path:
+    """A FASTA file of random transcripts, made now or found in the cache."""
+    path = SYNTHETIC.path(cache_dir, **source.model_dump(mode="json"))
+    with step("synthetic", run_name("synthetic", f"{source.n_transcripts} x {source.length}")) as tracker:
+        options = SyntheticOptions(out_file=str(path), **source.model_dump())
+        make_or_find(path, tracker, lambda: run_synthetic(options, tracker))
+    return path
+
 
 SEGMENTS = CachedStep("segments", version=2, folder="segments", suffix=PARQUET_SUFFIX, libraries=("numpy", "ViennaRNA"))
 
@@ -83,11 +132,7 @@ class SegmentsResult:
 
 
 def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsResult:
-    """Make the table; nothing is written.
-
-    Args:
-        options: what to make it of.
-        fetched: where the transcripts or structures lie, where they are a URL that was fetched before.
+    """Make the table; nothing is written. ``fetched`` is where the input lies, where it is a URL that was fetched before.
 
     Raises:
         UserError: the input cannot be read or fetched, or nothing is left of it.
@@ -102,7 +147,10 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
                 records, rejected = read(path)
             except FileError as error:
                 raise UserError(f"{str(error).replace(str(path), source)}; check the file") from error
-    _say_rejected(source, rejected)
+    for entry in rejected[:SHOWN_REJECTS]:
+        log.warning("%s, line %d: record '%s' left out: %s", source, entry.line, entry.name, entry.reason)
+    if len(rejected) > SHOWN_REJECTS:
+        log.warning("%s: %d more records left out", source, len(rejected) - SHOWN_REJECTS)
     if not records:
         first = f" (line {rejected[0].line}: {rejected[0].reason})" if rejected else ""
         raise UserError(f"{source}: has no record that can be used{first}")
@@ -119,7 +167,10 @@ def segments(options: SegmentsOptions, fetched: Path | None = None) -> SegmentsR
     assert table.targets is not None  # segments and known structures have them
     boxes = table.targets.counts().sum(axis=0).tolist()
     counts |= {f"boxes.{name}": number for name, number in zip(BOX_TYPES, boxes, strict=True)}
-    return SegmentsResult(table, _rejects_frame(rejected, left), counts, seconds, digest)
+    lines: list[tuple[object, ...]] = [(r.name, r.line, None, None, r.reason) for r in rejected]
+    lines += [(x.name, None, x.start, x.length, x.reason) for x in left]
+    rejects = pd.DataFrame(lines, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
+    return SegmentsResult(table, rejects, counts, seconds, digest)
 
 
 def _folded_table(
@@ -142,19 +193,6 @@ def _folded_table(
     with timed(seconds, "decompose"):
         table = segment_table([cut[n] for n in kept], [folded[n] for n in kept], options.transcripts)
     return table, left
-
-
-def _say_rejected(source: str, rejected: list[Rejected]) -> None:
-    for entry in rejected[:SHOWN_REJECTS]:
-        log.warning("%s, line %d: record '%s' left out: %s", source, entry.line, entry.name, entry.reason)
-    if len(rejected) > SHOWN_REJECTS:
-        log.warning("%s: %d more records left out", source, len(rejected) - SHOWN_REJECTS)
-
-
-def _rejects_frame(rejected: list[Rejected], left: list[Left]) -> pd.DataFrame:
-    rows: list[tuple[object, ...]] = [(r.name, r.line, None, None, r.reason) for r in rejected]
-    rows += [(x.name, None, x.start, x.length, x.reason) for x in left]
-    return pd.DataFrame(rows, columns=list(REJECT_COLUMNS)).astype(dict.fromkeys(("line", "start", "length"), "Int64"))
 
 
 def run_segments(options: SegmentsOptions, tracker: Tracker, fetched: Path | None = None) -> SegmentsResult:
