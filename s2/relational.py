@@ -72,7 +72,7 @@ def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, 
     holds: dict[int, Tensor] = conditions(a, b)
     how = torch.full_like(holds[OVERLAP], CROSSING, dtype=torch.int8)
     for relation, where in holds.items():
-        how.masked_fill_(where, relation)
+        how += (relation - how) * where.view(torch.int8)  # several times as fast as writing through a mask
     _, x_a, y_a, i_a, j_a = a
     _, x_b, y_b, i_b, j_b = b
     distance = ((x_a + y_a) - (x_b + y_b)).abs()
@@ -81,7 +81,7 @@ def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, 
     distance = torch.where(holds[APART], torch.maximum(x_b - y_a, x_a - y_b) - 1, distance)
     code = how * (len(DISTANCES) + 1)
     for lowest in DISTANCES:
-        code += distance >= lowest
+        code += (distance >= lowest).view(torch.int8)
     return code.masked_fill_(~mask[:, None, :], EMPTY).to(torch.int32)
 
 
@@ -92,9 +92,10 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx, table: Tensor, code: Tensor) -> Tensor:  # (codes, heads), (rows, n, n) -> (rows, heads, n, n)
         ctx.save_for_backward(code)
         ctx.codes = len(table)
-        flat = code.reshape(-1)
-        columns = [column.contiguous().index_select(0, flat).view(code.shape) for column in table.unbind(1)]
-        return torch.stack(columns, dim=1)
+        flat, by_head = code.reshape(-1), table.new_empty(table.shape[1], code.numel())
+        for column, out in zip(table.unbind(1), by_head.unbind(0), strict=True):
+            torch.index_select(column.contiguous(), 0, flat, out=out)
+        return by_head.view(-1, *code.shape).transpose(0, 1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
