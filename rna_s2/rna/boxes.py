@@ -66,12 +66,11 @@ class Boxes:
     siz_y: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offsets", np.ascontiguousarray(self.offsets, dtype=np.int64))
-        object.__setattr__(self, "type", np.ascontiguousarray(self.type, dtype=np.int8))
-        for name in ("bb_x", "bb_y", "siz_x", "siz_y"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int32))
+        for name in ("offsets", "type", "bb_x", "bb_y", "siz_x", "siz_y"):
+            dtype = {"offsets": np.int64, "type": np.int8}.get(name, np.int32)
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         n = len(self.type)
-        if any(len(getattr(self, name)) != n for name in ("bb_x", "bb_y", "siz_x", "siz_y")):
+        if any(len(column) != n for column in self.columns):
             raise ValueError("the columns of Boxes differ in length")
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != n or (np.diff(self.offsets) < 0).any():
             raise ValueError("the offsets of Boxes do not fit its columns")
@@ -89,6 +88,11 @@ class Boxes:
         return len(self.type)
 
     @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """``type, bb_x, bb_y, siz_x, siz_y``, ``(boxes,)`` each."""
+        return self.type, self.bb_x, self.bb_y, self.siz_x, self.siz_y
+
+    @property
     def row(self) -> np.ndarray:
         """``(boxes,)`` int64: the sequence each box belongs to."""
         return np.repeat(np.arange(self.rows), np.diff(self.offsets))
@@ -100,17 +104,12 @@ class Boxes:
     def select(self, keep: np.ndarray) -> Boxes:
         """Only the boxes where ``keep`` (``(boxes,)`` bool) is true; all rows stay."""
         kept_before = np.concatenate([[0], np.cumsum(keep)])
-        return Boxes(
-            kept_before[self.offsets],
-            self.type[keep], self.bb_x[keep], self.bb_y[keep], self.siz_x[keep], self.siz_y[keep],
-        )
+        return Boxes(kept_before[self.offsets], *(column[keep] for column in self.columns))
 
     def take_rows(self, rows: np.ndarray) -> Boxes:
         """The boxes of the given rows, in the order given (``(k,)`` int)."""
         index, offsets = ragged_take(self.offsets, rows)
-        return Boxes(
-            offsets, self.type[index], self.bb_x[index], self.bb_y[index], self.siz_x[index], self.siz_y[index]
-        )
+        return Boxes(offsets, *(column[index] for column in self.columns))
 
     def row_boxes(self, row: int) -> Iterator[tuple[int, int, int, int, int]]:
         """``(type, bb_x, bb_y, siz_x, siz_y)`` of each box of one row; for tests and small displays."""
@@ -218,10 +217,7 @@ def inner_pair(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
 
 def keys(boxes: Boxes) -> np.ndarray:
     """``(boxes, 6)`` int64: row, type, bb_x, bb_y, siz_x, siz_y; two boxes are identical when these are."""
-    return np.stack(
-        [boxes.row, *(np.asarray(c, np.int64) for c in (boxes.type, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y))],
-        axis=1,
-    )
+    return np.stack([boxes.row, *boxes.columns], axis=1)
 
 
 def is_in(boxes: Boxes, others: Boxes) -> np.ndarray:

@@ -7,12 +7,12 @@ shape ``(0, 2)``.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inside_map, ragged_positions
-from rna_s2.rna.sequence import can_pair
+from rna_s2.rna.sequence import CAN_PAIR
 
 Box = tuple[int, int, int, int, int]
 """``(type, bb_x, bb_y, siz_x, siz_y)``, top-right corner; see :mod:`rna_s2.rna.boxes`."""
@@ -250,7 +250,7 @@ def impossible_stems(boxes: Boxes, codes: np.ndarray, offsets: np.ndarray) -> np
     start = offsets[:-1][boxes.row[stem]]
     five_prime = codes[(start + boxes.bb_x[stem])[place] + step]
     three_prime = codes[(start + boxes.bb_y[stem])[place] - step]
-    impossible[stem[place[~can_pair(five_prime, three_prime)]]] = True
+    impossible[stem[place[~CAN_PAIR[five_prime, three_prime]]]] = True
     return impossible
 
 
@@ -265,15 +265,8 @@ def pairs_of_boxes(boxes: Iterable[Box]) -> np.ndarray:
     Raises:
         ValueError: the boxes pair a base with two others, or with itself, or with one before the sequence begins.
     """
-    stated = [pair for box in boxes for pair in _stated_pairs(box)]
+    stated: list[tuple[int, int]] = []
+    for box_type, x, y, siz_x, siz_y in boxes:
+        stated += [(x + k, y - k) for k in range(siz_x if box_type == STEM else 1)]
+        stated += [inner_corner(x, y, siz_x, siz_y)] if box_type == ILOOP else []
     return as_pairs([i for i, _ in stated], [j for _, j in stated])
-
-
-def _stated_pairs(box: Box) -> Iterator[tuple[int, int]]:
-    box_type, x, y, siz_x, siz_y = box
-    if box_type == STEM:
-        yield from ((x + k, y - k) for k in range(siz_x))
-    else:
-        yield x, y
-        if box_type == ILOOP:
-            yield inner_corner(x, y, siz_x, siz_y)

@@ -40,12 +40,6 @@ class Comparison(NamedTuple):
     mcc: float
 
 
-def compare(predicted: np.ndarray, known: np.ndarray, length: int, slack: int = 0) -> Comparison:
-    """Compare the pairs of one sequence; arguments and definitions as for :func:`compare_many`."""
-    table = compare_many([predicted], [known], [length], slack)
-    return Comparison(*(table[name].tolist()[0] for name in Comparison._fields))
-
-
 def compare_many(
     predicted: Sequence[np.ndarray], known: Sequence[np.ndarray], lengths: Sequence[int], slack: int = 0
 ) -> pd.DataFrame:

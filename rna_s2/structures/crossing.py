@@ -22,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import ragged_positions
 from rna_s2.structures.candidates import NO_BOX, Candidates, Decoded, DecodeOptions
 
 _INFEASIBLE = 2  # status of scipy.optimize.milp
@@ -145,9 +146,7 @@ class _Programme:
 
     def _bases(self) -> tuple[np.ndarray, np.ndarray]:
         """Stem and base of every base of every stem."""
-        size = self.stems.x - self.stems.i + 1
-        stem = np.repeat(np.arange(len(size)), size)
-        step = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+        stem, step = ragged_positions(self.stems.x - self.stems.i + 1)
         return np.tile(stem, 2), np.concatenate([self.stems.i[stem] + step, self.stems.j[stem] - step])
 
     def _at_most(self, *entries: tuple[np.ndarray | None, np.ndarray, int], bound: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from rna_s2.rna.boxes import Boxes, ragged_positions, stems_that_pair
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.rna.sequence import decode, encode
 from rna_s2.structures.candidates import log_odds
-
-PairRule = Literal["sum", "max", "any"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,6 @@ class PairProbabilities:
         """``(length,)`` float64: probability that each base is paired."""
         return _row_sums(self.i, self.j, self.p, self.length)
 
-    def matrix(self) -> np.ndarray:
-        """``(length, length)`` float64, zeros on the diagonal and below it."""
-        out = np.zeros((self.length, self.length))
-        out[self.i, self.j] = self.p
-        return out
-
     def of(self, pairs: np.ndarray) -> np.ndarray:
         """``(k,)`` float64: the probability of each of the given pairs (``(k, 2)`` int, ``i < j``); 0 where it has none."""
         if not len(self):
@@ -56,7 +47,7 @@ class PairProbabilities:
 
 
 def base_pair_probabilities(
-    boxes: Boxes, probability: np.ndarray, length: int, rule: PairRule = "sum", row: int = 0
+    boxes: Boxes, probability: np.ndarray, length: int, row: int = 0
 ) -> PairProbabilities:
     """Base-pair probabilities from the probabilities of the proposed stems.
 
@@ -71,8 +62,6 @@ def base_pair_probabilities(
             over. Identical stems count once, with their highest probability.
         probability: ``(boxes,)`` in 0..1.
         length: bases.
-        rule: ``sum`` as above; ``max``: the most probable stem that contains the pair; ``any``: ``1 - prod(1 - p)``, as
-            if stems were right independently of each other.
         row: the sequence among those of ``boxes``.
 
     Raises:
@@ -81,9 +70,7 @@ def base_pair_probabilities(
     probability = np.asarray(probability, np.float64)
     if probability.shape != (len(boxes),):
         raise ValueError(f"{probability.shape} probabilities for {len(boxes)} boxes")
-    part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
-    own = boxes.take_rows(np.array([row]))
-    p = probability[part]
+    own, p = boxes.take_rows(np.array([row])), probability[boxes.offsets[row]: boxes.offsets[row + 1]]
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("a probability is outside of 0..1")
     size = own.siz_x.astype(np.int64)
@@ -95,17 +82,7 @@ def base_pair_probabilities(
     cell = (own.bb_x[index][of_stem] + step) * length + own.bb_y[index][of_stem] - step
     cells, place = np.unique(cell, return_inverse=True)
     i, j = np.divmod(cells, length)
-    values = p[index][of_stem]
-    joined: np.ndarray
-    if rule == "sum":
-        joined = np.bincount(place, values, minlength=len(cells))
-    elif rule == "max":
-        joined = np.zeros(len(cells))
-        np.maximum.at(joined, place, values)
-    else:
-        joined = np.ones(len(cells))
-        np.multiply.at(joined, place, 1.0 - values)
-        joined = 1.0 - joined
+    joined = np.bincount(place, p[index][of_stem], minlength=len(cells))
     most = np.maximum(_row_sums(i, j, joined, length), 1.0)
     return PairProbabilities(length, i.astype(np.int32), j.astype(np.int32), joined / np.maximum(most[i], most[j]))
 
