@@ -219,15 +219,10 @@ def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) ->
     width = np.asarray(lengths, np.int64)[boxes.row]
     outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
     stem = remaining & (boxes.type == STEM)
-    sides = []
-    for loops, pair, facing_end in (
-        (remaining & (boxes.type != STEM), outer, inner),
-        (remaining & (boxes.type == ILOOP), inner, outer),
-    ):
-        faced = np.zeros(len(boxes), bool)
-        faced[loops] = among(pair[loops], facing_end[stem])
-        sides.append(faced)
-    return sides[0], sides[1]
+    outside, inside = remaining & (boxes.type != STEM), remaining & (boxes.type == ILOOP)
+    outside[outside] = among(outer[outside], inner[stem])
+    inside[inside] = among(inner[inside], outer[stem])
+    return outside, inside
 
 
 def _count_table(steps: np.ndarray) -> pd.DataFrame:

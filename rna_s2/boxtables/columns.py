@@ -127,22 +127,15 @@ def lists_of_cells(
     Raises:
         UserError: no row holds a list, but some hold something else.
     """
-    lists: list[Any] = []
-    wrong = []
-    found = False
-    for row, cell in enumerate(cells):
-        if isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and 1 <= cell.ndim <= dimensions):
-            lists.append(cell)
-            found = True
-        else:
-            lists.append(())
-            if not is_missing(cell):
-                wrong.append(row)
-    if wrong and not found:
+    held = [
+        isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and 1 <= cell.ndim <= dimensions) for cell in cells
+    ]
+    wrong = [row for row, holds in enumerate(held) if not holds and not is_missing(cells[row])]
+    if wrong and not any(held):
         raise wrong_content(source, column, wanted, wrong[0], cells[wrong[0]])
     for row in wrong:
         faults.add(row, column, f"holds {type(cells[row]).__name__}, not {wanted}")
-    return lists
+    return [cell if holds else () for cell, holds in zip(cells, held, strict=True)]  # type: ignore[misc]
 
 
 def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
@@ -165,11 +158,23 @@ def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
     return out, wrong
 
 
-def ragged_of(lists: Sequence[Sequence]) -> tuple[Ragged, list[int]]:
-    """Lists of values as :class:`Ragged`, and the places among all values of those that are no numbers."""
+def ragged_of(lists: list[Any], fault: Callable[[int, str], None], wanted: str, name: str = "") -> Ragged:
+    """Lists of numbers; ``fault(k, text)`` notes what of entry ``k`` is none, as ``name`` where there is one.
+
+    A missing entry is empty; without a name it is a fault.
+    """
+    if set(map(type, lists)) - {list, tuple}:
+        for k, value in enumerate(lists):
+            if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
+                if not (name and is_missing(value)):
+                    fault(k, f"{name} is {value!r:.60}, not {wanted}" if name else f"holds {value!r:.60}, not {wanted}")
+                lists[k] = ()
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     values, wrong = numbers_of(list(chain.from_iterable(lists)))
-    return Ragged(values, offsets_of(lengths)), wrong
+    ragged = Ragged(values, offsets_of(lengths))
+    for k in (np.searchsorted(ragged.offsets, wrong, side="right") - 1).tolist():
+        fault(k, f"{name} holds something that is not a number".lstrip())
+    return ragged
 
 
 @dataclass(frozen=True)
@@ -247,19 +252,9 @@ class ListColumn:
             out_numbers[name], wrong = numbers_of([record.get(name) for record in records])
             for k in wrong:
                 fault(k, f"{name} is {records[k][name]!r}, not a number")
-        out_ragged: dict[str, Ragged] = {}
-        for name in self.ragged:
-            inner = [record.get(name) for record in records]
-            if set(map(type, inner)) - {list, tuple}:
-                for k, value in enumerate(inner):
-                    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
-                        if not is_missing(value):
-                            fault(k, f"{name} is {value!r:.60}, not a list of numbers")
-                        inner[k] = ()
-            out_ragged[name], wrong = ragged_of(inner)
-            holder = np.searchsorted(out_ragged[name].offsets, wrong, side="right") - 1
-            for k in holder.tolist():
-                fault(k, f"{name} holds something that is not a number")
+        out_ragged = {
+            name: ragged_of([record.get(name) for record in records], fault, "a list of numbers", name) for name in self.ragged
+        }
         out_names = {name: _objects([record.get(name) for record in records]) for name in self.names}
         if self.extra:
             for key in dict.fromkeys(chain.from_iterable(records)):
@@ -390,13 +385,7 @@ def pairs_from_objects(
     halves = np.fromiter(map(len, lists), np.int64, len(lists))
     row_of = np.repeat(np.arange(len(lists)), halves)
     inner = list(chain.from_iterable(lists))
-    for k, half in enumerate(inner):
-        if not isinstance(half, (list, tuple)) and not (isinstance(half, np.ndarray) and half.ndim == 1):
-            faults.add(row_of[k], column, f"holds {half!r:.60}, not two lists of positions")
-            inner[k] = ()
-    partners, wrong = ragged_of(inner)
-    for k in (np.searchsorted(partners.offsets, wrong, side="right") - 1).tolist():
-        faults.add(row_of[k], column, "holds something that is not a number")
+    partners = ragged_of(inner, lambda k, text: faults.add(row_of[k], column, text), "two lists of positions")
     present = np.fromiter((not is_missing(cell) for cell in cells), bool, len(cells))
     return present, halves, partners
 

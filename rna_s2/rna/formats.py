@@ -78,7 +78,7 @@ class Rejected(NamedTuple):
     reason: str
 
 
-Record = TypeVar("Record", SequenceRecord, StructureRecord)
+Record = TypeVar("Record", bound=SequenceRecord | StructureRecord)
 
 
 class Found(NamedTuple, Generic[Record]):

@@ -150,16 +150,12 @@ def remove_pseudoknots(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _best_nested(i: np.ndarray, j: np.ndarray, weight: np.ndarray) -> list[int]:
     """Indices of a set of intervals ``(i, j)`` of the largest total weight in which no two cross."""
-    ends = sorted([(int(p), n) for n, p in enumerate(i)] + [(int(p), n) for n, p in enumerate(j)])
-    owner = [n for _, n in ends]
+    owner = (np.argsort(np.concatenate([i, j])) % len(i)).tolist()  # of each end, in sequence order
     m = len(owner)
-    begin: dict[int, int] = {}
+    places = np.argsort(owner, kind="stable").reshape(-1, 2).tolist()  # of the two ends of each stem
     mate = [-1] * m  # the closing end of the stem that opens here; -1 at a closing end
-    for p, n in enumerate(owner):
-        if n in begin:
-            mate[begin[n]] = p
-        else:
-            begin[n] = p
+    for opening, closing in places:
+        mate[opening] = closing
     best = np.zeros((m + 1, m + 1), np.int64)  # best[a, b]: ends a .. b-1
     for a in range(m - 1, -1, -1):
         best[a] = best[a + 1]
