@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import ragged_take
+from rna_s2.rna.boxes import ragged_positions, ragged_take
 
 _log = logging.getLogger(__name__)
 _NUMBER_TYPES = {
@@ -135,7 +135,7 @@ def lists_of_cells(
         raise wrong_content(source, column, wanted, wrong[0], cells[wrong[0]])
     for row in wrong:
         faults.add(row, column, f"holds {type(cells[row]).__name__}, not {wanted}")
-    return [cell if holds else () for cell, holds in zip(cells, held, strict=True)]  # type: ignore[misc]
+    return [cell if holds else () for cell, holds in zip(cells, held, strict=True)]
 
 
 def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
@@ -235,8 +235,7 @@ class ListColumn:
             lists = [self._records(entries, row, faults) for row, entries in enumerate(lists)]
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         records = list(chain.from_iterable(lists))
-        row_of = np.repeat(np.arange(len(lists)), lengths)
-        place = np.arange(len(records)) - offsets_of(lengths)[row_of]
+        row_of, place = ragged_positions(lengths)
 
         def fault(k: int, text: str) -> None:
             faults.add(row_of[k], column, f"box {place[k]} (from 0): {text}")

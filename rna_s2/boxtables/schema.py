@@ -27,7 +27,7 @@ from rna_s2.boxtables.columns import (
 )
 from rna_s2.boxtables.table import STRUCTURE_NAMES, BoundingBoxes, BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes, ragged_take, top_left
+from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes, ragged_positions, ragged_take, top_left
 
 SEQ = "seq"
 ONE_IDX = "one_idx"
@@ -98,14 +98,11 @@ def check_sequences(cells: Cells, source: str, faults: Faults) -> np.ndarray:
     # surrogatepass: a lone surrogate is one more illegal base, not an encoding error
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     legal = (codes < len(_LEGAL_CODE)) & _LEGAL_CODE[np.minimum(codes, len(_LEGAL_CODE) - 1)]
-    row_of = np.repeat(np.arange(len(texts)), lengths)
-    starts = offsets_of(lengths)
-
-    def reason(k: int) -> str:
-        place = k - starts[row_of[k]]
-        return f"base {chr(int(codes[k]))!r} at position {place} (from 0) is none of {' '.join(ALPHABET)}"
-
-    faults.add_where(~legal, row_of, SEQ, reason)
+    row_of, place = ragged_positions(lengths)
+    faults.add_where(
+        ~legal, row_of, SEQ,
+        lambda k: f"base {chr(int(codes[k]))!r} at position {place[k]} (from 0) is none of {' '.join(ALPHABET)}",
+    )
     return lengths
 
 
@@ -114,7 +111,7 @@ def check_proposals(lists: Lists, lengths: np.ndarray, column: str, faults: Faul
 
     A box that runs out of the map is no fault: pruning drops it.
     """
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     _check_whole(lists, COORDINATES, column, "box", faults)
     for name in PROBABILITIES:
         ragged = lists.ragged[name]
@@ -129,7 +126,7 @@ def check_proposals(lists: Lists, lengths: np.ndarray, column: str, faults: Faul
 
 def check_bounding_boxes(lists: Lists, lengths: np.ndarray, column: str, faults: Faults) -> None:
     """Local structures of the target: known names, whole coordinates, and boxes inside the map of ``lengths``."""
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     names = lists.names[STRUCTURE_NAME]
     code = structure_codes(names)
     faults.add_where(
@@ -196,14 +193,8 @@ def check_pairs(
     )
 
 
-def _places(lists: Lists) -> tuple[np.ndarray, np.ndarray]:
-    """Row of each record, and its place in its row's list, ``(records,)`` int64 each."""
-    row_of = np.repeat(np.arange(len(lists.lengths)), lists.lengths)
-    return row_of, np.arange(len(row_of)) - lists.offsets[row_of]
-
-
 def _check_whole(lists: Lists, names: Sequence[str], column: str, what: str, faults: Faults) -> None:
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     for name in names:
         values = lists.numbers[name]
         fine = (values == np.floor(values)) & (np.abs(values) < COORDINATE_LIMIT)
@@ -213,14 +204,12 @@ def _check_whole(lists: Lists, names: Sequence[str], column: str, what: str, fau
         def reason(k: int, name: str = name, values: np.ndarray = values) -> str:
             value = values[k]
             if np.isnan(value):
-                text = f"{name} is missing"
+                why = ""
             elif not abs(value) < COORDINATE_LIMIT:
-                text = f"{name} is {_shown(value, '')}, beyond any sequence"
-            elif value != np.floor(value):
-                text = f"{name} is {_shown(value, '')}, not a whole number"
+                why = ", beyond any sequence"
             else:
-                text = f"{name} is {_shown(value, '')}; a size is at least 1"
-            return f"{what} {place[k]} (from 0): {text}"
+                why = ", not a whole number" if value != np.floor(value) else "; a size is at least 1"
+            return f"{what} {place[k]} (from 0): {name} is {_shown(value, 'missing')}{why}"
 
         faults.add_where(~fine, row_of, column, reason)
 
