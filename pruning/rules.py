@@ -200,8 +200,7 @@ def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) ->
     starts at the same outer pair as a loop covers the loop's place and does not close it.
 
     Args:
-        boxes: the boxes of all rows.
-        lengths: ``(rows,)`` length of each sequence.
+        boxes, lengths: the boxes and the ``(rows,)`` lengths of all rows.
         remaining: ``(boxes,)`` bool; only these loops are judged and only these stems count. They must lie in the map.
 
     Returns:

@@ -120,7 +120,7 @@ def wrong_content(source: str, column: str, wanted: str, row: int, cell: object)
 
 
 def lists_of_cells(
-    cells: Cells, column: str, source: str, faults: Faults, *, wanted: str, dimensions: int = 1
+    cells: Cells, column: str, source: str, faults: Faults, *, wanted: str, dimensions: int
 ) -> list[Sequence]:
     """One sequence per row; a missing cell is an empty one, and so is one with a fault.
 
@@ -314,17 +314,12 @@ class ListColumn:
             lengths, records = _flatten(chunk)
             count = len(records)
             values = dict(zip(type_of, records.flatten(), strict=True)) if type_of else {}
-            parts.append(
-                Lists(
-                    lengths,
-                    {name: _floats(values[name]) if name in values else np.full(count, np.nan) for name in chosen},
-                    {name: _ragged(values[name]) if name in values else Ragged.empty(count) for name in self.ragged},
-                    {
-                        name: _texts(values[name]) if name in values else np.full(count, None, object)
-                        for name in self.names
-                    },
-                )
-            )
+            parts.append(Lists(
+                lengths,
+                {name: _floats(values[name]) if name in values else np.full(count, np.nan) for name in chosen},
+                {name: _ragged(values[name]) if name in values else Ragged.empty(count) for name in self.ragged},
+                {name: _texts(values[name]) if name in values else np.full(count, None, object) for name in self.names},
+            ))
         return Lists(
             np.concatenate([part.lengths for part in parts]),
             {name: np.concatenate([part.numbers[name] for part in parts]) for name in chosen},
@@ -376,9 +371,7 @@ def _objects(values: list) -> np.ndarray:
     return out
 
 
-def pairs_from_objects(
-    cells: Cells, column: str, source: str, faults: Faults
-) -> tuple[np.ndarray, np.ndarray, Ragged]:
+def pairs_from_objects(cells: Cells, column: str, source: str, faults: Faults) -> tuple[np.ndarray, np.ndarray, Ragged]:
     """A column of two lists of positions per row, as :func:`rna_s2.boxtables.schema.check_pairs` takes it."""
     lists = lists_of_cells(cells, column, source, faults, wanted="two lists of positions", dimensions=2)
     halves = np.fromiter(map(len, lists), np.int64, len(lists))
@@ -418,9 +411,8 @@ def concatenate_ragged(parts: Sequence[Ragged]) -> Ragged:
     """The entries of all parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    return Ragged(
-        np.concatenate([part.values for part in parts]), offsets_of(np.concatenate([part.lengths for part in parts]))
-    )
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
 
 
 def _is_list(arrow_type: pa.DataType) -> bool:

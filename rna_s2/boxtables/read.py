@@ -100,9 +100,8 @@ def table_from_frame(
     Raises:
         UserError: the frame is empty, or its columns are wrong.
     """
-    return _read(
-        _from_frame(frame, source), source, require_targets=require_targets, require_proposals=require_proposals
-    )
+    opened = _from_frame(frame, source)
+    return _read(opened, source, require_targets=require_targets, require_proposals=require_proposals)
 
 
 def _existing_file(path: Path) -> Path:
@@ -159,9 +158,7 @@ def _from_parquet(path: Path, source: str) -> _Source:
 
 
 def _read(opened: _Source, source: str, *, require_targets: bool, require_proposals: bool) -> ReadResult:
-    schema.check_columns(
-        opened.names, source, require_targets=require_targets, require_proposals=require_proposals
-    )
+    schema.check_columns(opened.names, source, require_targets=require_targets, require_proposals=require_proposals)
     rows = len(opened.frame)
     if rows == 0:
         raise UserError(f"{source}: the table has no rows")

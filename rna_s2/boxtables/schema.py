@@ -7,7 +7,7 @@ row goes to the rejects. The checks work on columns (:class:`rna_s2.boxtables.co
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,15 +52,8 @@ COORDINATE_LIMIT = 2**30
 ONE_IDX_ARROW = pa.list_(pa.list_(pa.int64()))
 
 
-def check_columns(
-    columns: Iterable[Hashable], source: str, *, require_targets: bool, require_proposals: bool
-) -> None:
-    """Whether every required column is there, and none twice.
-
-    Raises:
-        UserError: naming the columns that are missing or repeated, and those that are there.
-    """
-    present = list(columns)
+def check_columns(present: Sequence[Hashable], source: str, *, require_targets: bool, require_proposals: bool) -> None:
+    """Raises :class:`UserError` where a required column is missing or one stands twice, naming it and those that are there."""
     required = [SEQ, *(BOX_COLUMNS if require_proposals else ())]
     missing = [name for name in required if name not in present]
     if require_targets and BOUNDING_BOXES not in present and DF_TARGET not in present:
@@ -74,10 +67,7 @@ def check_columns(
 
 
 def check_sequences(cells: Cells, source: str, faults: Faults) -> np.ndarray:
-    """The column ``seq`` checked: texts over A C G T U N in any case.
-
-    Returns:
-        ``(rows,)`` int64: lengths; 0 for a row with a fault.
+    """``(rows,)`` int64 lengths of the column ``seq``, texts over A C G T U N in any case; 0 where it holds none.
 
     Raises:
         UserError: no row holds text, but some hold something else.
@@ -153,14 +143,10 @@ PSEUDOKNOT_CODES: tuple[int, ...] = tuple(k for k, name in enumerate(STRUCTURE_N
 def structure_codes(names: np.ndarray) -> np.ndarray:
     """``(entries,)`` int8 codes into :data:`rna_s2.boxtables.table.STRUCTURE_NAMES`, -1 for an unknown name."""
     code_of = {name: code for code, name in enumerate(STRUCTURE_NAMES)}
-    return np.fromiter(
-        (code_of.get(name, -1) if isinstance(name, str) else -1 for name in names), np.int8, len(names)
-    )
+    return np.fromiter((code_of.get(name, -1) if isinstance(name, str) else -1 for name in names), np.int8, len(names))
 
 
-def check_pairs(
-    present: np.ndarray, halves: np.ndarray, partners: Ragged, lengths: np.ndarray, faults: Faults
-) -> None:
+def check_pairs(present: np.ndarray, halves: np.ndarray, partners: Ragged, lengths: np.ndarray, faults: Faults) -> None:
     """The column ``one_idx``: two lists of the same length, positions inside the sequence, no base with itself.
 
     Args:
@@ -168,7 +154,6 @@ def check_pairs(
         halves: ``(rows,)`` int64: how many lists the cell holds.
         partners: the lists of all rows, one after the other.
         lengths: ``(rows,)`` int64: bases per sequence.
-        faults: takes the faults found.
     """
     for row in np.flatnonzero(present & (halves != 2)):
         faults.add(row, ONE_IDX, f"holds {halves[row]} lists; the two lists of i's and j's belong here")

@@ -85,9 +85,7 @@ class BoundingBoxes:
     def take_rows(self, rows: np.ndarray) -> BoundingBoxes:
         """The entries of the given rows, in the order given (``(k,)`` int)."""
         index, offsets = ragged_take(self.offsets, rows)
-        return BoundingBoxes(
-            offsets, self.x[index], self.y[index], self.siz_x[index], self.siz_y[index], self.name[index]
-        )
+        return BoundingBoxes(offsets, *(c[index] for c in (self.x, self.y, self.siz_x, self.siz_y, self.name)))
 
     def boxes(self) -> Boxes:
         """The boxes they stand for: corners top right, ordered by type within each row, pseudoknots left out."""
@@ -95,14 +93,9 @@ class BoundingBoxes:
         row = np.repeat(np.arange(self.rows), np.diff(self.offsets))
         order = np.lexsort((types, row))
         order = order[types[order] >= 0]
-        counts = np.bincount(row[order], minlength=self.rows)
-        return Boxes(
-            np.concatenate([[0], np.cumsum(counts)]),
-            types[order],
-            *top_right(self.x[order], self.y[order], self.siz_y[order]),
-            self.siz_x[order],
-            self.siz_y[order],
-        )
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(row[order], minlength=self.rows))])
+        siz_x, siz_y = self.siz_x[order], self.siz_y[order]
+        return Boxes(offsets, types[order], *top_right(self.x[order], self.y[order], siz_y), siz_x, siz_y)
 
     @classmethod
     def from_boxes(cls, boxes: Boxes) -> BoundingBoxes:

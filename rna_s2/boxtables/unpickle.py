@@ -1,11 +1,10 @@
 """Pickled tables read without running anything they ask for.
 
-A pickle names functions and classes and has them called. Here no name leads to the function it names: each of the few
-names that a pickled table needs (:data:`STAND_INS`) leads to an inert stand-in of this module, any other is refused. The
-stand-ins only write down what they were given; afterwards :func:`_frame` builds the DataFrame from these notes with
-checked values. So the pickle never holds a live function, class, dtype or buffer of numpy, pandas or pyarrow, whose own
-restoring methods trust their input (numpy's would read memory beyond a list that is too short, or take bytes for
-pointers).
+A pickle names functions and classes and has them called. Here each of the few names that a pickled table needs
+(:data:`STAND_INS`) leads to an inert stand-in of this module, any other is refused. The stand-ins only write down what they
+were given; :func:`_frame` then builds the DataFrame from these notes with checked values. So the pickle never holds a live
+function, class, dtype or buffer of numpy, pandas or pyarrow, whose own restoring methods trust their input (numpy's would
+read memory beyond a list that is too short, or take bytes for pointers).
 
 Tables of pandas 1.0 and later and numpy 1.x and 2.x are understood: plain number, text and object columns, pandas'
 nullable numbers, any plain index. Pickle protocols 2 to 5.
@@ -228,11 +227,7 @@ class _Unpickler(pickle.Unpickler):
     """Finds stand-ins only. Persistent ids and out-of-band buffers are refused by the base class."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a name.
-
-        Raises:
-            Refused: a name that no table needs.
-        """
+        """The stand-in of a name; :class:`Refused` for one that no table needs."""
         if (module, name) not in STAND_INS:
             raise Refused(f"asks to run {module}.{name}, which no table needs")
         return STAND_INS[module, name]

@@ -82,11 +82,7 @@ def write_table(
 
 
 def write_rejects(rejects: pd.DataFrame, path: str | Path) -> None:
-    """Writes the rejects of a reading as CSV: columns row, index, column, reason.
-
-    Raises:
-        UserError: the path cannot be written.
-    """
+    """Writes the rejects of a reading as CSV; a path that cannot be written is a :class:`UserError`."""
     with atomic_path(path) as temporary:
         rejects.to_csv(temporary, index=False)
 

@@ -130,14 +130,11 @@ class Boxes:
 
 
 def ragged_take(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the values of the given rows of a ragged array, and the offsets of the result.
+    """``(values,)`` int64 index of the values of some rows of a ragged array, and ``(k + 1,)`` int64 offsets of the result.
 
     Args:
         offsets: ``(n + 1,)`` offsets of the ragged array.
         rows: ``(k,)`` rows to take, in any order, repeats allowed.
-
-    Returns:
-        ``(values,)`` int64 index into the values and ``(k + 1,)`` int64 offsets.
     """
     rows = np.asarray(rows, dtype=np.int64)
     lengths = np.diff(offsets)[rows]
@@ -147,13 +144,9 @@ def ragged_take(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every position of every entry of a ragged array, one after the other.
+    """Every position of every entry of a ragged array: the entry and the position within it, ``(total,)`` int64 each.
 
-    Args:
-        lengths: ``(entries,)`` int; a length below 0 counts as 0.
-
-    Returns:
-        the entry and the position within it, ``(total,)`` int64 each.
+    ``lengths`` is ``(entries,)`` int; a length below 0 counts as 0.
     """
     lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 0)
     entry = np.repeat(np.arange(len(lengths)), lengths)
@@ -195,12 +188,8 @@ def inside_map(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
 
 
 def stems_that_pair(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
-    """``(boxes,)`` bool: stems that say which bases pair: square, inside the map, and short of its diagonal.
-
-    Args:
-        boxes: the boxes of all rows.
-        lengths: ``(rows,)`` bases.
-    """
+    """``(boxes,)`` bool: stems that say which bases pair: square, inside the map (``lengths``: ``(rows,)`` bases), and short of
+    its diagonal."""
     square = (boxes.type == STEM) & (boxes.siz_x == boxes.siz_y)
     return square & inside_map(boxes, np.asarray(lengths)) & (boxes.bb_x + 2 * boxes.siz_x.astype(np.int64) - 2 < boxes.bb_y)
 
@@ -228,9 +217,9 @@ def is_in(boxes: Boxes, others: Boxes) -> np.ndarray:
     """
     if boxes.rows != others.rows:
         raise ValueError(f"{boxes.rows} rows against {others.rows}")
-    both = np.concatenate([keys(boxes), keys(others)])
     if not len(boxes) or not len(others):
         return np.zeros(len(boxes), bool)
+    both = np.concatenate([keys(boxes), keys(others)])
     low = both.min(axis=0)
     span = both.max(axis=0) - low + 1
     if float(np.prod(span.astype(float))) < 2.0**62:

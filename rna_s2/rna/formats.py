@@ -1,9 +1,8 @@
 """Readers and writers of sequence and structure files: FASTA, dot-bracket, CT, BPSEQ, CSV.
 
-Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`, with the
-line where the record begins and what is wrong with it): one bad record never loses another. A file as a whole that
-cannot be read at all is a :class:`FileError`. To add a format of structures, write its parser and its writer here, and an entry
-in :data:`STRUCTURE_FORMATS`.
+Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`): one bad record
+never loses another. To add a format of structures, write its parser and its writer here, and an entry in
+:data:`STRUCTURE_FORMATS`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -23,8 +22,6 @@ import numpy as np
 
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, pair_table, to_dot_bracket
 from rna_s2.rna.sequence import illegal_characters
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """What no name may hold: control characters, and what else some programs take for the end of a line."""
@@ -67,7 +64,7 @@ class StructureRecord:
     seq: str
     pairs: np.ndarray
     family: str = ""
-    energy: float = field(default=float("nan"))
+    energy: float = float("nan")
 
 
 class Rejected(NamedTuple):
@@ -96,7 +93,7 @@ Structures = Found[StructureRecord]
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, plain or gzip, which its content shows, without their ends (CR LF, LF or CR).
+    """The lines of a text file, plain or gzip by its content, without their ends (CR LF, LF or CR).
 
     Bytes that are not UTF-8 become replacement characters, which no sequence may contain.
 
@@ -107,7 +104,7 @@ def read_lines(path: str | Path) -> list[str]:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
-    if raw.startswith(GZIP_MAGIC):
+    if raw.startswith(b"\x1f\x8b"):
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, ValueError) as error:
@@ -133,8 +130,7 @@ def read_structures(path: str | Path) -> Structures:
     Raises:
         FileError: the file cannot be read, or its name has none of the known endings.
     """
-    parse = structure_format(path).parse
-    lines = read_lines(path)
+    parse, lines = structure_format(path).parse, read_lines(path)
     try:
         return parse(lines)
     except FileError as error:
@@ -167,10 +163,8 @@ class _Block(NamedTuple):
 
 
 def _blocks(lines: Iterable[str], part: Callable[[str], tuple[str | None, str]]) -> Iterator[_Block]:
-    """Blocks of a file; lines before the first header come as a block with line 0 and no header.
-
-    ``part`` gives a line's header (None where it is none) and its text, which is empty where the line is passed over.
-    """
+    """Blocks of a file, the first with line 0 where lines stand before the first header. ``part`` gives a line's header (None
+    where it is none) and its text (empty where the line is passed over)."""
     block = _Block("", 0, [])
     for number, line in enumerate(lines, start=1):
         header, text = part(line.strip())
@@ -194,10 +188,8 @@ def _words(text: str, at_most: int = 0) -> list[str]:
 
 
 def _collected(entries: Iterable[tuple[str, int, Callable[[], Record]]]) -> Found[Record]:
-    """Records from their names, lines and what makes them; a ``ValueError`` of that says why the record is rejected.
-
-    Rejected as well: those without a name of their own, and names with control characters.
-    """
+    """Records from names, lines and what makes them. A ``ValueError`` of that, no name of its own, or control characters in
+    the name reject one."""
     found = Found[Record]([], [])
     first_line: dict[str, int] = {}
     for name, line, make in entries:

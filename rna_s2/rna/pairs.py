@@ -253,10 +253,7 @@ def impossible_stems(boxes: Boxes, codes: np.ndarray, offsets: np.ndarray) -> np
 def pairs_of_boxes(boxes: Iterable[Box]) -> np.ndarray:
     """The base pairs that boxes state: all pairs of a stem, both closing pairs of an iloop, the one of an hloop.
 
-    The way back from :func:`loop_boxes`: ``pairs_of_boxes(loop_boxes(pairs))`` is ``pairs``.
-
-    Returns:
-        ``(k, 2)`` int32.
+    The way back from :func:`loop_boxes`: ``pairs_of_boxes(loop_boxes(pairs))`` is ``pairs``, ``(k, 2)`` int32.
 
     Raises:
         ValueError: the boxes pair a base with two others, or with itself, or with one before the sequence begins.

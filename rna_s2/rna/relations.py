@@ -68,13 +68,9 @@ def conditions(a: Sequence[Any], b: Sequence[Any]) -> dict[int, Any]:
 
 
 def relation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """How box ``a`` stands to box ``b``.
+    """How box ``a`` stands to box ``b``: int8 codes (:data:`RELATIONS`) in the broadcast shape.
 
-    Args:
-        a, b: each ``(type, bb_x, bb_y, siz_x, siz_y)``, int arrays that broadcast against each other.
-
-    Returns:
-        int8 codes (:data:`RELATIONS`) in the broadcast shape.
+    Each is ``(type, bb_x, bb_y, siz_x, siz_y)``, int arrays that broadcast against each other.
     """
     columns = ((np.asarray(column) for column in box) for box in (a, b))
     holds = conditions(*((kind, x, y, *inner_corner(x, y, siz_x, siz_y)) for kind, x, y, siz_x, siz_y in columns))

@@ -123,7 +123,6 @@ class CandidateBoxes:
 
     Attributes:
         lengths: ``(rows,)`` bases.
-        options: what is allowed and how it is scored.
         boxes: the proposals.
         scores: ``(boxes,)`` float64 log-odds less those of the threshold.
         usable: of each type, the indices of the usable boxes by row, corner and size, and ``(rows + 1,)`` where those of each

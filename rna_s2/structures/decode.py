@@ -72,8 +72,10 @@ def k_best_batch(
         raise ValueError(f"k must be 1 or more, got {k}")
     options = options or DecodeOptions()
     candidates = candidate_boxes(boxes, log_odds, lengths, options)
-    best = best_crossing if options.crossing else best_nested
-    return [best(candidates.row(row), options, k) for row in range(boxes.rows)]
+    rows = map(candidates.row, range(boxes.rows))
+    if options.crossing:
+        return [best_crossing(stems, options, k) for stems in rows]
+    return [list(islice(_Nested(stems, options).in_order(), k)) for stems in rows]
 
 
 def decode_batch(
@@ -81,11 +83,6 @@ def decode_batch(
 ) -> list[Decoded]:
     """The best structure of each sequence, without pairs where none scores above 0; the rest as for :func:`k_best_batch`."""
     return [found for (found,) in k_best_batch(boxes, log_odds, lengths, 1, options)]
-
-
-def best_nested(stems: Candidates, options: DecodeOptions, k: int) -> list[Decoded]:
-    """The ``k`` best structures of one sequence in which no stems cross, best first."""
-    return list(islice(_Nested(stems, options).in_order(), k))
 
 
 @dataclass(frozen=True)

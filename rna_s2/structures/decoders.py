@@ -20,16 +20,9 @@ from rna_s2.rna.boxes import STEM, Boxes, is_in
 from rna_s2.rna.pairs import target_boxes
 from rna_s2.structures.candidates import Decoded, DecodeOptions, log_odds
 from rna_s2.structures.decode import k_best_batch
-from rna_s2.structures.pairing import (
-    PairProbabilities,
-    base_pair_probabilities,
-    least_energy,
-    maximum_expected_accuracy,
-)
+from rna_s2.structures.pairing import PairProbabilities, base_pair_probabilities, least_energy, maximum_expected_accuracy
 
-Decode = Callable[
-    [Boxes, np.ndarray, Sequence[PairProbabilities], Sequence[str], "DecoderChoice"], list[list[Decoded]]
-]
+Decode = Callable[[Boxes, np.ndarray, Sequence[PairProbabilities], Sequence[str], "DecoderChoice"], list[list[Decoded]]]
 """The signature of a decoder's function.
 
 It takes the proposals of all rows, their probabilities (``(boxes,)`` float64 in 0..1), the base-pair probabilities of each row,
@@ -101,9 +94,7 @@ def _folded(
 
 
 DECODERS: dict[str, Decoder] = {
-    "exact": Decoder(
-        "the structure of the highest sum of log-odds of its boxes", _exact, several=True, crosses=True
-    ),
+    "exact": Decoder("the structure of the highest sum of log-odds of its boxes", _exact, several=True, crosses=True),
     "mea": Decoder("maximum expected accuracy over base-pair probabilities", _mea),
     "energy": Decoder("the lowest free energy, with the log-odds of base pairs counted in", _energy),
 }

@@ -51,11 +51,10 @@ def base_pair_probabilities(
 ) -> PairProbabilities:
     """Base-pair probabilities from the probabilities of the proposed stems.
 
-    A stem is a maximal run of stacked pairs, so a pair is in one stem of a structure at most: that stems A and B which
-    both contain the pair are right are events that exclude each other, and the probability of the pair is the **sum** over
-    the stems that contain it. A network that scores each box by itself does not keep to that, so the probabilities are
-    brought down where they exceed what a base can have: ``p[i, j] / max(1, s[i], s[j])``, where ``s[i]`` is the sum over
-    all pairs of base ``i``. What no stem contains has probability 0; loops say nothing here.
+    A stem is a maximal run of stacked pairs, so a structure has one stem at most that contains a pair, and the probability of
+    the pair is the **sum** over the stems that contain it. A network that scores each box by itself does not keep to that, so
+    the probabilities are brought down where they exceed what a base can have: ``p[i, j] / max(1, s[i], s[j])``, where ``s[i]``
+    is the sum over all pairs of base ``i``. What no stem contains has probability 0; loops say nothing here.
 
     Args:
         boxes: proposals; only the stems count. A stem that is not square, leaves the map or reaches its diagonal, is passed
@@ -142,8 +141,7 @@ def least_energy(
     as well (Deigan et al. 2009).
 
     Args:
-        pairing: base-pair probabilities.
-        seq: the sequence, of ``pairing.length`` bases.
+        pairing, seq: as for :func:`maximum_expected_accuracy`.
         evidence: weight of the log-odds, 0 or more.
         unproposed: least probability of a pair, that of those without one included; 0: pairs without one are forbidden.
         min_hairpin: unpaired bases of a hairpin loop; the model has none below 3.
@@ -168,9 +166,7 @@ def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray
 
     Of a paired base, the probability of its pair; of an unpaired one, that it is unpaired.
 
-    Args:
-        pairs: ``(k, 2)`` int pairs of the structure.
-        pairing: base-pair probabilities of the sequence.
+    ``pairs`` are those of the structure, ``(k, 2)`` int.
     """
     confidence = np.clip(1.0 - pairing.paired(), 0.0, 1.0)
     confidence[pairs.reshape(-1)] = np.repeat(pairing.of(pairs), 2)
@@ -178,10 +174,9 @@ def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray
 
 
 def structure_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> float:
-    """How far a structure as a whole can be trusted, 0..1: the mean probability of its pairs.
+    """How far a structure as a whole can be trusted, 0..1: the mean probability of its pairs (its expected PPV).
 
-    This is the share of its pairs that are expected to be right (its expected PPV). A structure without pairs says that
-    every base is unpaired: its confidence is the mean of :func:`base_confidence`, 1 for an empty sequence.
+    Of a structure without pairs it is the mean of :func:`base_confidence`, 1 for an empty sequence.
     """
     if len(pairs):
         return float(pairing.of(pairs).mean())
