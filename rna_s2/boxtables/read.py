@@ -48,8 +48,7 @@ class _Source:
     """A table in the form it came in: how to take its columns apart.
 
     Attributes:
-        frame: every column but the lists of boxes and ``one_idx``.
-        names: names of all columns.
+        frame: every column but the lists of boxes and ``one_idx``; ``names``: names of all columns.
         lists: a column of lists in columnar form; notes faults.
         pairs: the column ``one_idx`` as :func:`rna_s2.boxtables.schema.check_pairs` takes it; notes faults.
         missing: ``column`` to ``(rows,)`` bool, true where the cell is missing.

@@ -42,11 +42,7 @@ def check_table_path(path: str | Path) -> Path:
 
 
 def write_table(
-    table: BoxTable,
-    path: str | Path,
-    *,
-    added: Mapping[str, Any] | None = None,
-    with_targets: bool = False,
+    table: BoxTable, path: str | Path, *, added: Mapping[str, Any] | None = None, with_targets: bool = False,
     with_proposals: bool = True,
 ) -> None:
     """Writes a table: the frame's columns, ``bounding_boxes``, the three box lists, and what is asked for.

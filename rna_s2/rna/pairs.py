@@ -152,10 +152,9 @@ def _best_nested(i: np.ndarray, j: np.ndarray, weight: np.ndarray) -> list[int]:
     """Indices of a set of intervals ``(i, j)`` of the largest total weight in which no two cross."""
     owner = (np.argsort(np.concatenate([i, j])) % len(i)).tolist()  # of each end, in sequence order
     m = len(owner)
-    places = np.argsort(owner, kind="stable").reshape(-1, 2).tolist()  # of the two ends of each stem
-    mate = [-1] * m  # the closing end of the stem that opens here; -1 at a closing end
-    for opening, closing in places:
-        mate[opening] = closing
+    mate = np.full(m, -1)  # the closing end of the stem that opens here; -1 at a closing end
+    opening, closing = np.argsort(owner, kind="stable").reshape(-1, 2).T
+    mate[opening] = closing
     best = np.zeros((m + 1, m + 1), np.int64)  # best[a, b]: ends a .. b-1
     for a in range(m - 1, -1, -1):
         best[a] = best[a + 1]

@@ -32,10 +32,7 @@ _HALF = 0.5  # a solved binary variable is near 0 or near 1
 def best_crossing(stems: Candidates, options: DecodeOptions, k: int) -> list[Decoded]:
     """The ``k`` best structures of one sequence, distinct sets of pairs, best first; stems may cross.
 
-    Args:
-        stems: what can be chosen; of more than ``crossing_max_stems`` stems, those of the lowest log-odds are left out.
-        options: what is allowed and how it is scored.
-        k: how many at most.
+    Of more than ``crossing_max_stems`` stems, those of the lowest log-odds are left out.
 
     Raises:
         UserError: the solver gives up.

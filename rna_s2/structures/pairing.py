@@ -100,8 +100,7 @@ def maximum_expected_accuracy(
     unpaired bases (precision). The pairs are not bound to whole stems here.
 
     Args:
-        pairing: base-pair probabilities.
-        seq: the sequence, of ``pairing.length`` bases.
+        pairing, seq: base-pair probabilities, and the sequence of ``pairing.length`` bases.
         gamma: weight of pairs, above 0.
         min_hairpin: pairs that enclose fewer bases are left out.
 
