@@ -22,28 +22,27 @@ from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, Boxes, among, bounds
 from rna_s2.rna.pairs import impossible_stems
 from rna_s2.rna.sequence import encode_many
 
+_Method = Callable[["PruningRules", BoxTable, np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Rule:
     """One step of pruning.
 
     Attributes:
-        name: what it is called in the counts.
+        name: what it is called in the counts. Where a parameter of this name is 0 or False, the rule is off.
         drops: what it drops of a table, given the parameters, the table and the boxes that the rules before it kept
-            (``(boxes,)`` bool; these lie in the map once ``out_of_range`` has applied): ``(boxes,)`` bool, ``None`` where the
-            parameters switch it off.
+            (``(boxes,)`` bool; these lie in the map once ``out_of_range`` has applied): ``(boxes,)`` bool.
         of_rows: it drops whole rows, and ``drops`` gives ``(rows,)`` bool.
     """
 
     name: str
-    drops: Callable[[PruningRules, BoxTable, np.ndarray], np.ndarray | None]
+    drops: _Method
     of_rows: bool = False
 
 
 RULES: list[Rule] = []
 """The rules in the order in which they apply."""
-
-_Method = Callable[["PruningRules", BoxTable, np.ndarray], np.ndarray | None]
 
 
 def _rule(name: str, of_rows: bool = False) -> Callable[[_Method], _Method]:
@@ -62,8 +61,8 @@ class PruningRules(Options):
     max_len: int = Field(0, ge=0, description="skip rows whose sequence is longer, in bases; 0 for no limit")
 
     @_rule("max_len", of_rows=True)
-    def _longer_rows(self, table: BoxTable, kept: np.ndarray) -> np.ndarray | None:
-        return table.lengths > self.max_len if self.max_len else None
+    def _longer_rows(self, table: BoxTable, kept: np.ndarray) -> np.ndarray:
+        return table.lengths > self.max_len
 
     min_pixel_pred: int = Field(
         3, ge=0, description="keep a box that at least so many pixels propose with one output; 0 keeps every box"
@@ -90,9 +89,7 @@ class PruningRules(Options):
     discard_ns_stem: bool = Field(False, description="drop stems with a pair other than A-U, G-C, G-U")
 
     @_rule("discard_ns_stem")
-    def _impossible_stems(self, table: BoxTable, kept: np.ndarray) -> np.ndarray | None:
-        if not self.discard_ns_stem:
-            return None
+    def _impossible_stems(self, table: BoxTable, kept: np.ndarray) -> np.ndarray:
         return impossible_stems(table.proposals, *encode_many(table.frame["seq"].tolist()))
 
     min_hloop_size: int = Field(
@@ -108,11 +105,9 @@ class PruningRules(Options):
     )
 
     @_rule("drop_lower_triangle")
-    def _below_diagonal(self, table: BoxTable, kept: np.ndarray) -> np.ndarray | None:
+    def _below_diagonal(self, table: BoxTable, kept: np.ndarray) -> np.ndarray:
         """A stem or iloop any of whose cells ``(i, j)`` has ``i >= j``: its bottom-left cell, with the largest ``i`` and the
         smallest ``j``, decides. An hloop that is not on the diagonal: not square with ``siz_x = bb_y - bb_x + 1``."""
-        if not self.drop_lower_triangle:
-            return None
         boxes = table.proposals
         _, last_row, first_col, _ = bounds(boxes)
         off_diagonal = (boxes.siz_x != boxes.siz_y) | (boxes.siz_x != boxes.bb_y - boxes.bb_x + 1)
@@ -121,10 +116,8 @@ class PruningRules(Options):
     drop_isolated_loops: bool = Field(False, description="drop loops that no remaining stem ends in")
 
     @_rule("drop_isolated_loops")
-    def _isolated_loops(self, table: BoxTable, kept: np.ndarray) -> np.ndarray | None:
+    def _isolated_loops(self, table: BoxTable, kept: np.ndarray) -> np.ndarray:
         """A loop none of whose closing pairs is the end of a stem that faces it."""
-        if not self.drop_isolated_loops:
-            return None
         outside, inside = _faced_by_stems(table.proposals, table.lengths, kept)
         return (table.proposals.type != STEM) & ~outside & ~inside
 
@@ -133,14 +126,12 @@ class PruningRules(Options):
     )
 
     @_rule("drop_unclosed_loops")
-    def _unclosed_loops(self, table: BoxTable, kept: np.ndarray) -> np.ndarray | None:
+    def _unclosed_loops(self, table: BoxTable, kept: np.ndarray) -> np.ndarray:
         """A loop with a closing pair that is not the end of a stem that faces it.
 
         A structure has a stem at each closing pair of each of its loops, so the loops of a row whose stems were all proposed
         stay.
         """
-        if not self.drop_unclosed_loops:
-            return None
         outside, inside = _faced_by_stems(table.proposals, table.lengths, kept)
         box_type = table.proposals.type
         return ((box_type != STEM) & ~outside) | ((box_type == ILOOP) & ~inside)
@@ -179,12 +170,13 @@ def prune(table: BoxTable, rules: PruningRules) -> PruneResult:
     steps = [_by_type(table.proposals, kept)]
     left = rows
     for rule in RULES:
-        dropped = rule.drops(rules, table, kept)
-        if dropped is not None and rule.of_rows and dropped.any():
-            kept = kept[~dropped[table.proposals.row]]
-            left, table = left[~dropped], table.take_rows(np.flatnonzero(~dropped))
-        elif dropped is not None and not rule.of_rows:
-            kept &= ~dropped
+        if getattr(rules, rule.name, True):
+            stays = ~rule.drops(rules, table, kept)
+            if not rule.of_rows:
+                kept &= stays
+            elif not stays.all():
+                kept = kept[stays[table.proposals.row]]
+                left, table = left[stays], table.take_rows(np.flatnonzero(stays))
         steps.append(_by_type(table.proposals, kept))
     pruned = table if kept.all() else table.select_proposals(kept)
     return PruneResult(
@@ -208,8 +200,7 @@ def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) ->
     starts at the same outer pair as a loop covers the loop's place and does not close it.
 
     Args:
-        boxes: the boxes of all rows.
-        lengths: ``(rows,)`` length of each sequence.
+        boxes, lengths: the boxes and the ``(rows,)`` lengths of all rows.
         remaining: ``(boxes,)`` bool; only these loops are judged and only these stems count. They must lie in the map.
 
     Returns:
@@ -219,15 +210,10 @@ def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) ->
     width = np.asarray(lengths, np.int64)[boxes.row]
     outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
     stem = remaining & (boxes.type == STEM)
-    sides = []
-    for loops, pair, facing_end in (
-        (remaining & (boxes.type != STEM), outer, inner),
-        (remaining & (boxes.type == ILOOP), inner, outer),
-    ):
-        faced = np.zeros(len(boxes), bool)
-        faced[loops] = among(pair[loops], facing_end[stem])
-        sides.append(faced)
-    return sides[0], sides[1]
+    outside, inside = remaining & (boxes.type != STEM), remaining & (boxes.type == ILOOP)
+    outside[outside] = among(outer[outside], inner[stem])
+    inside[inside] = among(inner[inside], outer[stem])
+    return outside, inside
 
 
 def _count_table(steps: np.ndarray) -> pd.DataFrame:

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from rna_s2.structures.candidates import Decoded, DecodeOptions
+from rna_s2.structures.decode import k_best_batch
+
 Box = tuple[int, int, int, int, int]
 STEM, ILOOP, HLOOP = 0, 1, 2
+
+
+def k_best(boxes, log_odds: np.ndarray, length: int, k: int, options: DecodeOptions | None = None) -> list[Decoded]:
+    """What the decoder gives for one sequence."""
+    (found,) = k_best_batch(boxes, log_odds, np.array([length]), k, options)
+    return found
+
+
+def decode(boxes, log_odds: np.ndarray, length: int, options: DecodeOptions | None = None) -> Decoded:
+    """The best of :func:`k_best`."""
+    return k_best(boxes, log_odds, length, 1, options)[0]
 
 
 def pairs_of(stem: Box) -> list[tuple[int, int]]:

@@ -27,7 +27,7 @@ from rna_s2.pipeline.structure_prediction import (
 from rna_s2.rna import formats
 from rna_s2.rna.boxes import STEM, Boxes
 from rna_s2.rna.pairs import from_dot_bracket, loop_boxes, pairs_of_boxes, remove_pseudoknots
-from rna_s2.rna.sequence import can_pair, encode
+from rna_s2.rna.sequence import CAN_PAIR, encode
 from rna_s2.structures.candidates import DecodeOptions
 from rna_s2.structures.prediction import Failure
 
@@ -60,7 +60,7 @@ def test_structures_are_valid_and_made_of_what_was_chosen(seqs, decoder, min_hai
         pairs = prediction.best.pairs
         np.testing.assert_array_equal(from_dot_bracket(prediction.dot_bracket()), pairs)
         codes = encode(seq)
-        assert can_pair(codes[pairs[:, 0]], codes[pairs[:, 1]]).all()
+        assert CAN_PAIR[codes[pairs[:, 0]], codes[pairs[:, 1]]].all()
         boxes = set(loop_boxes(remove_pseudoknots(pairs)[0]))
         assert all(box[3] - 2 >= min_hairpin for box in boxes if box[0] == 2)
         chosen = [box for box, kept in zip(prediction.boxes.row_boxes(0), prediction.chosen, strict=True) if kept]

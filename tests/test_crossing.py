@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, to_dot_bracket
 from rna_s2.structures.candidates import DecodeOptions
-from rna_s2.structures.decode import decode, k_best
-from tests.structure_reference import all_crossing_structures
+from tests.structure_reference import all_crossing_structures, decode, k_best
 from tests.test_decode import columns, proposals
 
 options = st.builds(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes
 from rna_s2.rna.pairs import as_pairs, loop_boxes, to_dot_bracket
 from rna_s2.structures.candidates import DecodeOptions, log_odds
-from rna_s2.structures.decode import decode, decode_batch, k_best, k_best_batch
-from tests.structure_reference import all_structures, score_of
+from rna_s2.structures.decode import decode_batch, k_best_batch
+from tests.structure_reference import all_structures, decode, k_best, score_of
 
 SCORES = st.integers(-600, 600).map(lambda v: v / 100)
 
@@ -155,9 +155,8 @@ def test_the_batch_gives_what_each_sequence_gives_alone():
     boxes = boxes.take_rows(np.array([0, 1, 2, 3]))
     boxes, scores = Boxes(np.insert(boxes.offsets, 2, boxes.offsets[2]), *(
         getattr(boxes, name) for name in ("type", "bb_x", "bb_y", "siz_x", "siz_y"))), scores[: len(boxes)]
-    shown = []
-    batch = decode_batch(boxes, scores, lengths, progress=lambda stream: (shown.append(1) or item for item in stream))
-    assert len(shown) == len(batch) == 5
+    batch = decode_batch(boxes, scores, lengths)
+    assert len(batch) == 5
     assert len(batch[2].pairs) == 0  # the sequence without boxes
     for row, found in enumerate(batch):
         part = slice(boxes.offsets[row], boxes.offsets[row + 1])
@@ -248,7 +247,6 @@ def test_log_odds_are_finite():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Boxes.empty(2), np.zeros(0), 10), "one sequence expected, got the boxes of 2"),
         ((Boxes.from_rows([HAIRPIN]), np.zeros(3), 10), r"\(3,\) log-odds for 2 boxes"),
         ((Boxes.from_rows([HAIRPIN]), np.array([0, np.inf]), 10), "the log-odds of box 1 is not finite"),
     ],

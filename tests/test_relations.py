@@ -20,7 +20,6 @@ from rna_s2.rna.relations import (
     SAME,
     SAME_CORNER,
     conditions,
-    conflict,
     is_conflict,
     relation,
     relation_matrix,
@@ -82,7 +81,7 @@ def statement(box):
 def test_conflict_is_what_the_bases_say_for_every_two_boxes_of_a_map():
     boxes = list(every_box(8))
     columns = np.array(boxes).T
-    fast = conflict([c[:, None] for c in columns], [c[None, :] for c in columns])
+    fast = is_conflict(relation([c[:, None] for c in columns], [c[None, :] for c in columns]))
     said = [statement(box) for box in boxes]
     slow = np.zeros_like(fast)
     for a, (bases_a, pairs_a) in enumerate(said):

@@ -18,7 +18,7 @@ from rna_s2.pipeline.sample import DECIMALS, NETWORK_COLUMN, SEGMENTS, SampleOpt
 from rna_s2.pipeline.train_config import SAMPLE
 from rna_s2.pruning.rules import REFERENCE_RULES, prune
 from rna_s2.rna.boxes import keys
-from rna_s2.rna.formats import format_fasta, read_fasta
+from rna_s2.rna.formats import read_fasta
 from rna_s2.s1.model import WEIGHTS_FILE, load_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ def test_a_folder_is_no_output(tmp_path):
 def test_the_command_makes_its_first_rows_again(sample, tmp_path):
     pytest.importorskip("RNA", reason="folding needs ViennaRNA")
     first = read_fasta(TRANSCRIPTS).records[:1]
-    (tmp_path / "first.fa").write_text(format_fasta(first))
+    (tmp_path / "first.fa").write_text("".join(f">{r.name} {r.description}\n{r.seq}\n" for r in first))
     options = SampleOptions(
         transcripts=str(tmp_path / "first.fa"), model=str(NETWORK), out_file=str(tmp_path / "again.parquet"),
         cache_dir=str(tmp_path / "cache"),

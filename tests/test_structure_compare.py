@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rna_s2.rna.pairs import from_dot_bracket
-from rna_s2.structures.compare import Comparison, compare, compare_many
+from rna_s2.structures.compare import Comparison, compare_many
 from tests.structure_reference import comparison
 
 
@@ -30,6 +30,12 @@ def structures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
             second.append((i, j))
             used |= {i, j}
     return *(np.array(sorted(p), int).reshape(-1, 2) for p in (first, second)), length
+
+
+def compare(predicted, known, length, slack=0):
+    """The comparison of one sequence."""
+    table = compare_many([predicted], [known], [length], slack)
+    return Comparison(*(table[name].tolist()[0] for name in Comparison._fields))
 
 
 @settings(max_examples=100, deadline=None)

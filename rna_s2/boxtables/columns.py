@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from rna_s2.boxtables.table import BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import ragged_take
+from rna_s2.rna.boxes import ragged_positions, ragged_take
 
 _log = logging.getLogger(__name__)
 _NUMBER_TYPES = {
@@ -120,29 +120,22 @@ def wrong_content(source: str, column: str, wanted: str, row: int, cell: object)
 
 
 def lists_of_cells(
-    cells: Cells, column: str, source: str, faults: Faults, *, wanted: str, dimensions: int = 1
+    cells: Cells, column: str, source: str, faults: Faults, *, wanted: str, dimensions: int
 ) -> list[Sequence]:
     """One sequence per row; a missing cell is an empty one, and so is one with a fault.
 
     Raises:
         UserError: no row holds a list, but some hold something else.
     """
-    lists: list[Any] = []
-    wrong = []
-    found = False
-    for row, cell in enumerate(cells):
-        if isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and 1 <= cell.ndim <= dimensions):
-            lists.append(cell)
-            found = True
-        else:
-            lists.append(())
-            if not is_missing(cell):
-                wrong.append(row)
-    if wrong and not found:
+    held = [
+        isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and 1 <= cell.ndim <= dimensions) for cell in cells
+    ]
+    wrong = [row for row, holds in enumerate(held) if not holds and not is_missing(cells[row])]
+    if wrong and not any(held):
         raise wrong_content(source, column, wanted, wrong[0], cells[wrong[0]])
     for row in wrong:
         faults.add(row, column, f"holds {type(cells[row]).__name__}, not {wanted}")
-    return lists
+    return [cell if holds else () for cell, holds in zip(cells, held, strict=True)]
 
 
 def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
@@ -165,11 +158,23 @@ def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
     return out, wrong
 
 
-def ragged_of(lists: Sequence[Sequence]) -> tuple[Ragged, list[int]]:
-    """Lists of values as :class:`Ragged`, and the places among all values of those that are no numbers."""
+def ragged_of(lists: list[Any], fault: Callable[[int, str], None], wanted: str, name: str = "") -> Ragged:
+    """Lists of numbers; ``fault(k, text)`` notes what of entry ``k`` is none, as ``name`` where there is one.
+
+    A missing entry is empty; without a name it is a fault.
+    """
+    if set(map(type, lists)) - {list, tuple}:
+        for k, value in enumerate(lists):
+            if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
+                if not (name and is_missing(value)):
+                    fault(k, f"{name} is {value!r:.60}, not {wanted}" if name else f"holds {value!r:.60}, not {wanted}")
+                lists[k] = ()
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     values, wrong = numbers_of(list(chain.from_iterable(lists)))
-    return Ragged(values, offsets_of(lengths)), wrong
+    ragged = Ragged(values, offsets_of(lengths))
+    for k in (np.searchsorted(ragged.offsets, wrong, side="right") - 1).tolist():
+        fault(k, f"{name} holds something that is not a number".lstrip())
+    return ragged
 
 
 @dataclass(frozen=True)
@@ -230,8 +235,7 @@ class ListColumn:
             lists = [self._records(entries, row, faults) for row, entries in enumerate(lists)]
         lengths = np.fromiter(map(len, lists), np.int64, len(lists))
         records = list(chain.from_iterable(lists))
-        row_of = np.repeat(np.arange(len(lists)), lengths)
-        place = np.arange(len(records)) - offsets_of(lengths)[row_of]
+        row_of, place = ragged_positions(lengths)
 
         def fault(k: int, text: str) -> None:
             faults.add(row_of[k], column, f"box {place[k]} (from 0): {text}")
@@ -247,19 +251,9 @@ class ListColumn:
             out_numbers[name], wrong = numbers_of([record.get(name) for record in records])
             for k in wrong:
                 fault(k, f"{name} is {records[k][name]!r}, not a number")
-        out_ragged: dict[str, Ragged] = {}
-        for name in self.ragged:
-            inner = [record.get(name) for record in records]
-            if set(map(type, inner)) - {list, tuple}:
-                for k, value in enumerate(inner):
-                    if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
-                        if not is_missing(value):
-                            fault(k, f"{name} is {value!r:.60}, not a list of numbers")
-                        inner[k] = ()
-            out_ragged[name], wrong = ragged_of(inner)
-            holder = np.searchsorted(out_ragged[name].offsets, wrong, side="right") - 1
-            for k in holder.tolist():
-                fault(k, f"{name} holds something that is not a number")
+        out_ragged = {
+            name: ragged_of([record.get(name) for record in records], fault, "a list of numbers", name) for name in self.ragged
+        }
         out_names = {name: _objects([record.get(name) for record in records]) for name in self.names}
         if self.extra:
             for key in dict.fromkeys(chain.from_iterable(records)):
@@ -320,17 +314,12 @@ class ListColumn:
             lengths, records = _flatten(chunk)
             count = len(records)
             values = dict(zip(type_of, records.flatten(), strict=True)) if type_of else {}
-            parts.append(
-                Lists(
-                    lengths,
-                    {name: _floats(values[name]) if name in values else np.full(count, np.nan) for name in chosen},
-                    {name: _ragged(values[name]) if name in values else Ragged.empty(count) for name in self.ragged},
-                    {
-                        name: _texts(values[name]) if name in values else np.full(count, None, object)
-                        for name in self.names
-                    },
-                )
-            )
+            parts.append(Lists(
+                lengths,
+                {name: _floats(values[name]) if name in values else np.full(count, np.nan) for name in chosen},
+                {name: _ragged(values[name]) if name in values else Ragged.empty(count) for name in self.ragged},
+                {name: _texts(values[name]) if name in values else np.full(count, None, object) for name in self.names},
+            ))
         return Lists(
             np.concatenate([part.lengths for part in parts]),
             {name: np.concatenate([part.numbers[name] for part in parts]) for name in chosen},
@@ -382,21 +371,13 @@ def _objects(values: list) -> np.ndarray:
     return out
 
 
-def pairs_from_objects(
-    cells: Cells, column: str, source: str, faults: Faults
-) -> tuple[np.ndarray, np.ndarray, Ragged]:
+def pairs_from_objects(cells: Cells, column: str, source: str, faults: Faults) -> tuple[np.ndarray, np.ndarray, Ragged]:
     """A column of two lists of positions per row, as :func:`rna_s2.boxtables.schema.check_pairs` takes it."""
     lists = lists_of_cells(cells, column, source, faults, wanted="two lists of positions", dimensions=2)
     halves = np.fromiter(map(len, lists), np.int64, len(lists))
     row_of = np.repeat(np.arange(len(lists)), halves)
     inner = list(chain.from_iterable(lists))
-    for k, half in enumerate(inner):
-        if not isinstance(half, (list, tuple)) and not (isinstance(half, np.ndarray) and half.ndim == 1):
-            faults.add(row_of[k], column, f"holds {half!r:.60}, not two lists of positions")
-            inner[k] = ()
-    partners, wrong = ragged_of(inner)
-    for k in (np.searchsorted(partners.offsets, wrong, side="right") - 1).tolist():
-        faults.add(row_of[k], column, "holds something that is not a number")
+    partners = ragged_of(inner, lambda k, text: faults.add(row_of[k], column, text), "two lists of positions")
     present = np.fromiter((not is_missing(cell) for cell in cells), bool, len(cells))
     return present, halves, partners
 
@@ -430,9 +411,8 @@ def concatenate_ragged(parts: Sequence[Ragged]) -> Ragged:
     """The entries of all parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    return Ragged(
-        np.concatenate([part.values for part in parts]), offsets_of(np.concatenate([part.lengths for part in parts]))
-    )
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
 
 
 def _is_list(arrow_type: pa.DataType) -> bool:

@@ -6,6 +6,7 @@ import gzip
 import logging
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -47,8 +48,7 @@ class _Source:
     """A table in the form it came in: how to take its columns apart.
 
     Attributes:
-        frame: every column but the lists of boxes and ``one_idx``.
-        names: names of all columns.
+        frame: every column but the lists of boxes and ``one_idx``; ``names``: names of all columns.
         lists: a column of lists in columnar form; notes faults.
         pairs: the column ``one_idx`` as :func:`rna_s2.boxtables.schema.check_pairs` takes it; notes faults.
         missing: ``column`` to ``(rows,)`` bool, true where the cell is missing.
@@ -84,10 +84,8 @@ def read_table(path: str | Path, *, require_targets: bool = True, require_propos
         stream.seek(0)
         if head == _PARQUET_MAGIC:
             opened = _from_parquet(path, source)
-        elif head[:2] == _GZIP_MAGIC:
-            opened = _from_gzip(stream, source)
         else:
-            opened = _from_plain_pickle(stream, source)
+            opened = _from_pickle(stream, source, packed=head[:2] == _GZIP_MAGIC)
         result = _read(opened, source, require_targets=require_targets, require_proposals=require_proposals)
         del opened
     return replace(result, table=replace(result.table, digest=digest))
@@ -101,9 +99,8 @@ def table_from_frame(
     Raises:
         UserError: the frame is empty, or its columns are wrong.
     """
-    return _read(
-        _from_frame(frame, source), source, require_targets=require_targets, require_proposals=require_proposals
-    )
+    opened = _from_frame(frame, source)
+    return _read(opened, source, require_targets=require_targets, require_proposals=require_proposals)
 
 
 def _existing_file(path: Path) -> Path:
@@ -116,26 +113,16 @@ def _existing_file(path: Path) -> Path:
     return path
 
 
-def _from_gzip(stream: BinaryIO, source: str) -> _Source:
+def _from_pickle(stream: BinaryIO, source: str, *, packed: bool) -> _Source:
     try:
-        with gzip.open(stream) as unpacked:
-            opened = _from_pickle(cast(BinaryIO, unpacked), source)
-            while unpacked.read(_CHUNK):  # to the end, where the checksum stands
+        with gzip.open(stream) if packed else nullcontext(stream) as unpacked:
+            later = (schema.ONE_IDX, *schema.COLUMNS)
+            frame = read_pickled_frame(cast(BinaryIO, unpacked), source, unpacked_later=later)
+            while packed and unpacked.read(_CHUNK):  # to the end, where the checksum stands
                 pass
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{source}: the gzip data is truncated or damaged; copy the file again") from error
-    return opened
-
-
-def _from_plain_pickle(stream: BinaryIO, source: str) -> _Source:
-    try:
-        return _from_pickle(stream, source)
-    except EOFError as error:
-        raise UserError(f"{source}: the pickle is truncated; copy the file again") from error
-
-
-def _from_pickle(stream: BinaryIO, source: str) -> _Source:
-    frame = read_pickled_frame(stream, source, unpacked_later=(schema.ONE_IDX, *schema.COLUMNS))
+        what = "gzip data is truncated or damaged" if packed else "pickle is truncated"
+        raise UserError(f"{source}: the {what}; copy the file again") from error
     return _from_frame(frame, source)
 
 
@@ -170,9 +157,7 @@ def _from_parquet(path: Path, source: str) -> _Source:
 
 
 def _read(opened: _Source, source: str, *, require_targets: bool, require_proposals: bool) -> ReadResult:
-    schema.check_columns(
-        opened.names, source, require_targets=require_targets, require_proposals=require_proposals
-    )
+    schema.check_columns(opened.names, source, require_targets=require_targets, require_proposals=require_proposals)
     rows = len(opened.frame)
     if rows == 0:
         raise UserError(f"{source}: the table has no rows")

@@ -7,7 +7,7 @@ row goes to the rejects. The checks work on columns (:class:`rna_s2.boxtables.co
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from rna_s2.boxtables.columns import (
 )
 from rna_s2.boxtables.table import STRUCTURE_NAMES, BoundingBoxes, BoxTable, Ragged
 from rna_s2.options.errors import UserError
-from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes, ragged_take, top_left
+from rna_s2.rna.boxes import BOX_COLUMNS, BOX_TYPES, Boxes, ragged_positions, ragged_take, top_left
 
 SEQ = "seq"
 ONE_IDX = "one_idx"
@@ -52,15 +52,8 @@ COORDINATE_LIMIT = 2**30
 ONE_IDX_ARROW = pa.list_(pa.list_(pa.int64()))
 
 
-def check_columns(
-    columns: Iterable[Hashable], source: str, *, require_targets: bool, require_proposals: bool
-) -> None:
-    """Whether every required column is there, and none twice.
-
-    Raises:
-        UserError: naming the columns that are missing or repeated, and those that are there.
-    """
-    present = list(columns)
+def check_columns(present: Sequence[Hashable], source: str, *, require_targets: bool, require_proposals: bool) -> None:
+    """Raises :class:`UserError` where a required column is missing or one stands twice, naming it and those that are there."""
     required = [SEQ, *(BOX_COLUMNS if require_proposals else ())]
     missing = [name for name in required if name not in present]
     if require_targets and BOUNDING_BOXES not in present and DF_TARGET not in present:
@@ -74,10 +67,7 @@ def check_columns(
 
 
 def check_sequences(cells: Cells, source: str, faults: Faults) -> np.ndarray:
-    """The column ``seq`` checked: texts over A C G T U N in any case.
-
-    Returns:
-        ``(rows,)`` int64: lengths; 0 for a row with a fault.
+    """``(rows,)`` int64 lengths of the column ``seq``, texts over A C G T U N in any case; 0 where it holds none.
 
     Raises:
         UserError: no row holds text, but some hold something else.
@@ -98,14 +88,11 @@ def check_sequences(cells: Cells, source: str, faults: Faults) -> np.ndarray:
     # surrogatepass: a lone surrogate is one more illegal base, not an encoding error
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     legal = (codes < len(_LEGAL_CODE)) & _LEGAL_CODE[np.minimum(codes, len(_LEGAL_CODE) - 1)]
-    row_of = np.repeat(np.arange(len(texts)), lengths)
-    starts = offsets_of(lengths)
-
-    def reason(k: int) -> str:
-        place = k - starts[row_of[k]]
-        return f"base {chr(int(codes[k]))!r} at position {place} (from 0) is none of {' '.join(ALPHABET)}"
-
-    faults.add_where(~legal, row_of, SEQ, reason)
+    row_of, place = ragged_positions(lengths)
+    faults.add_where(
+        ~legal, row_of, SEQ,
+        lambda k: f"base {chr(int(codes[k]))!r} at position {place[k]} (from 0) is none of {' '.join(ALPHABET)}",
+    )
     return lengths
 
 
@@ -114,7 +101,7 @@ def check_proposals(lists: Lists, lengths: np.ndarray, column: str, faults: Faul
 
     A box that runs out of the map is no fault: pruning drops it.
     """
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     _check_whole(lists, COORDINATES, column, "box", faults)
     for name in PROBABILITIES:
         ragged = lists.ragged[name]
@@ -129,7 +116,7 @@ def check_proposals(lists: Lists, lengths: np.ndarray, column: str, faults: Faul
 
 def check_bounding_boxes(lists: Lists, lengths: np.ndarray, column: str, faults: Faults) -> None:
     """Local structures of the target: known names, whole coordinates, and boxes inside the map of ``lengths``."""
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     names = lists.names[STRUCTURE_NAME]
     code = structure_codes(names)
     faults.add_where(
@@ -156,14 +143,10 @@ PSEUDOKNOT_CODES: tuple[int, ...] = tuple(k for k, name in enumerate(STRUCTURE_N
 def structure_codes(names: np.ndarray) -> np.ndarray:
     """``(entries,)`` int8 codes into :data:`rna_s2.boxtables.table.STRUCTURE_NAMES`, -1 for an unknown name."""
     code_of = {name: code for code, name in enumerate(STRUCTURE_NAMES)}
-    return np.fromiter(
-        (code_of.get(name, -1) if isinstance(name, str) else -1 for name in names), np.int8, len(names)
-    )
+    return np.fromiter((code_of.get(name, -1) if isinstance(name, str) else -1 for name in names), np.int8, len(names))
 
 
-def check_pairs(
-    present: np.ndarray, halves: np.ndarray, partners: Ragged, lengths: np.ndarray, faults: Faults
-) -> None:
+def check_pairs(present: np.ndarray, halves: np.ndarray, partners: Ragged, lengths: np.ndarray, faults: Faults) -> None:
     """The column ``one_idx``: two lists of the same length, positions inside the sequence, no base with itself.
 
     Args:
@@ -171,7 +154,6 @@ def check_pairs(
         halves: ``(rows,)`` int64: how many lists the cell holds.
         partners: the lists of all rows, one after the other.
         lengths: ``(rows,)`` int64: bases per sequence.
-        faults: takes the faults found.
     """
     for row in np.flatnonzero(present & (halves != 2)):
         faults.add(row, ONE_IDX, f"holds {halves[row]} lists; the two lists of i's and j's belong here")
@@ -196,14 +178,8 @@ def check_pairs(
     )
 
 
-def _places(lists: Lists) -> tuple[np.ndarray, np.ndarray]:
-    """Row of each record, and its place in its row's list, ``(records,)`` int64 each."""
-    row_of = np.repeat(np.arange(len(lists.lengths)), lists.lengths)
-    return row_of, np.arange(len(row_of)) - lists.offsets[row_of]
-
-
 def _check_whole(lists: Lists, names: Sequence[str], column: str, what: str, faults: Faults) -> None:
-    row_of, place = _places(lists)
+    row_of, place = ragged_positions(lists.lengths)
     for name in names:
         values = lists.numbers[name]
         fine = (values == np.floor(values)) & (np.abs(values) < COORDINATE_LIMIT)
@@ -213,14 +189,12 @@ def _check_whole(lists: Lists, names: Sequence[str], column: str, what: str, fau
         def reason(k: int, name: str = name, values: np.ndarray = values) -> str:
             value = values[k]
             if np.isnan(value):
-                text = f"{name} is missing"
+                why = ""
             elif not abs(value) < COORDINATE_LIMIT:
-                text = f"{name} is {_shown(value, '')}, beyond any sequence"
-            elif value != np.floor(value):
-                text = f"{name} is {_shown(value, '')}, not a whole number"
+                why = ", beyond any sequence"
             else:
-                text = f"{name} is {_shown(value, '')}; a size is at least 1"
-            return f"{what} {place[k]} (from 0): {text}"
+                why = ", not a whole number" if value != np.floor(value) else "; a size is at least 1"
+            return f"{what} {place[k]} (from 0): {name} is {_shown(value, 'missing')}{why}"
 
         faults.add_where(~fine, row_of, column, reason)
 

@@ -38,11 +38,8 @@ class Sensitivity:
     @property
     def shares(self) -> dict[str, float]:
         """Share of the target boxes found, by type name and for ``all``; NaN where there is no target box."""
-        found = [*self.found_per_type.tolist(), int(self.found_per_type.sum())]
-        target = [*self.target_per_type.tolist(), int(self.target_per_type.sum())]
-        return {
-            name: f / t if t else float("nan") for name, f, t in zip((*BOX_TYPES, "all"), found, target, strict=True)
-        }
+        found, target = (np.append(n, n.sum()).tolist() for n in (self.found_per_type, self.target_per_type))
+        return {name: f / t if t else float("nan") for name, f, t in zip((*BOX_TYPES, "all"), found, target, strict=True)}
 
 
 def box_sensitivity(table: BoxTable) -> Sensitivity | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rna_s2.rna.boxes import BOX_TYPES, HLOOP, ILOOP, STEM, TARGET_TYPE_CODES, Boxes, ragged_take, top_left, top_right
+from rna_s2.rna.boxes import ILOOP, TARGET_TYPE_CODES, Boxes, ragged_take, top_left, top_right
 
 STRUCTURE_NAMES: tuple[str, ...] = tuple(TARGET_TYPE_CODES)
 """Names of local structures in a ``bounding_boxes`` column; the position of a name is its code."""
@@ -84,9 +85,7 @@ class BoundingBoxes:
     def take_rows(self, rows: np.ndarray) -> BoundingBoxes:
         """The entries of the given rows, in the order given (``(k,)`` int)."""
         index, offsets = ragged_take(self.offsets, rows)
-        return BoundingBoxes(
-            offsets, self.x[index], self.y[index], self.siz_x[index], self.siz_y[index], self.name[index]
-        )
+        return BoundingBoxes(offsets, *(c[index] for c in (self.x, self.y, self.siz_x, self.siz_y, self.name)))
 
     def boxes(self) -> Boxes:
         """The boxes they stand for: corners top right, ordered by type within each row, pseudoknots left out."""
@@ -94,30 +93,17 @@ class BoundingBoxes:
         row = np.repeat(np.arange(self.rows), np.diff(self.offsets))
         order = np.lexsort((types, row))
         order = order[types[order] >= 0]
-        counts = np.bincount(row[order], minlength=self.rows)
-        return Boxes(
-            np.concatenate([[0], np.cumsum(counts)]),
-            types[order],
-            *top_right(self.x[order], self.y[order], self.siz_y[order]),
-            self.siz_x[order],
-            self.siz_y[order],
-        )
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(row[order], minlength=self.rows))])
+        siz_x, siz_y = self.siz_x[order], self.siz_y[order]
+        return Boxes(offsets, types[order], *top_right(self.x[order], self.y[order], siz_y), siz_x, siz_y)
 
     @classmethod
     def from_boxes(cls, boxes: Boxes) -> BoundingBoxes:
         """The entries that stand for ``boxes``, under the field's names; an iloop with a side of 2 is a bulge."""
-        loop = np.where(
-            np.minimum(boxes.siz_x, boxes.siz_y) == _SMALLEST_LOOP_SIDE,
-            STRUCTURE_NAMES.index("bulge"),
-            STRUCTURE_NAMES.index("internal_loop"),
-        )
-        plain = {STEM: STRUCTURE_NAMES.index("stem"), HLOOP: STRUCTURE_NAMES.index("hairpin_loop")}
-        name = np.where(
-            boxes.type == ILOOP, loop, np.array([plain.get(t, -1) for t in range(len(BOX_TYPES))])[boxes.type]
-        )
-        return cls(
-            boxes.offsets, *top_left(boxes.bb_x, boxes.bb_y, boxes.siz_y), boxes.siz_x, boxes.siz_y, name.astype(np.int8)
-        )
+        plain = np.array([STRUCTURE_NAMES.index(name) for name in ("stem", "internal_loop", "hairpin_loop")], np.int8)
+        bulge = (boxes.type == ILOOP) & (np.minimum(boxes.siz_x, boxes.siz_y) == _SMALLEST_LOOP_SIDE)
+        name = np.where(bulge, np.int8(STRUCTURE_NAMES.index("bulge")), plain[boxes.type])
+        return cls(boxes.offsets, *top_left(boxes.bb_x, boxes.bb_y, boxes.siz_y), boxes.siz_x, boxes.siz_y, name)
 
 
 @dataclass(frozen=True)
@@ -170,14 +156,7 @@ class BoxTable:
 
     def select_proposals(self, keep: np.ndarray) -> BoxTable:
         """The table with only the proposals where ``keep`` (``(proposals,)`` bool) is true."""
-        index = np.flatnonzero(keep)
-        return replace(
-            self,
-            proposals=self.proposals.select(keep),
-            prob_sm=self.prob_sm.take(index),
-            prob_sl=self.prob_sl.take(index),
-            extra={name: values[index] for name, values in self.extra.items()},
-        )
+        return replace(self, proposals=self.proposals.select(keep), **self._of_proposals(np.flatnonzero(keep)))
 
     def take_rows(self, rows: np.ndarray) -> BoxTable:
         """The table with only the given rows (``(k,)`` int), in the order given."""
@@ -185,10 +164,13 @@ class BoxTable:
         return replace(
             self,
             frame=self.frame.iloc[rows],
-            proposals=self.proposals.take_rows(rows),
             targets=None if self.targets is None else self.targets.take_rows(rows),
-            prob_sm=self.prob_sm.take(index),
-            prob_sl=self.prob_sl.take(index),
-            extra={name: values[index] for name, values in self.extra.items()},
             bounding_boxes=None if self.bounding_boxes is None else self.bounding_boxes.take_rows(rows),
+            proposals=self.proposals.take_rows(rows),
+            **self._of_proposals(index),
         )
+
+    def _of_proposals(self, index: np.ndarray) -> dict[str, Any]:
+        """What else the table holds of the proposals, for those at ``index``."""
+        lists = {"prob_sm": self.prob_sm.take(index), "prob_sl": self.prob_sl.take(index)}
+        return {**lists, "extra": {name: values[index] for name, values in self.extra.items()}}

@@ -1,11 +1,10 @@
 """Pickled tables read without running anything they ask for.
 
-A pickle names functions and classes and has them called. Here no name leads to the function it names: each of the few
-names that a pickled table needs (:data:`STAND_INS`) leads to an inert stand-in of this module, any other is refused. The
-stand-ins only write down what they were given; afterwards :func:`_frame` builds the DataFrame from these notes with
-checked values. So the pickle never holds a live function, class, dtype or buffer of numpy, pandas or pyarrow, whose own
-restoring methods trust their input (numpy's would read memory beyond a list that is too short, or take bytes for
-pointers).
+A pickle names functions and classes and has them called. Here each of the few names that a pickled table needs
+(:data:`STAND_INS`) leads to an inert stand-in of this module, any other is refused. The stand-ins only write down what they
+were given; :func:`_frame` then builds the DataFrame from these notes with checked values. So the pickle never holds a live
+function, class, dtype or buffer of numpy, pandas or pyarrow, whose own restoring methods trust their input (numpy's would
+read memory beyond a list that is too short, or take bytes for pointers).
 
 Tables of pandas 1.0 and later and numpy 1.x and 2.x are understood: plain number, text and object columns, pandas'
 nullable numbers, any plain index. Pickle protocols 2 to 5.
@@ -18,6 +17,7 @@ import pickle
 import re
 from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -54,82 +54,16 @@ class _Note:
         self.state = state
 
 
-class _Frame(_Note): ...
+def _notes(names: str) -> Iterator[type[_Note]]:
+    """A class of notes for each name."""
+    return (type(name, (_Note,), {}) for name in names.split())
 
 
-class _Series(_Note): ...
-
-
-class _Manager(_Note): ...
-
-
-class _Block(_Note): ...
-
-
-class _Slice(_Note): ...
-
-
-class _NewIndex(_Note): ...
-
-
-class _Index(_Note): ...
-
-
-class _RangeIndex(_Note): ...
-
-
-class _MultiIndex(_Note): ...
-
-
-class _Array(_Note): ...
-
-
-class _Extension(_Note):
-    """``__pyx_unpickle_NDArrayBacked(class, checksum, state)``: an array class of pandas around one of numpy."""
-
-
-class _StringArray(_Note): ...
-
-
-class _ArrowStringArray(_Note): ...
-
-
-class _MaskedArray(_Note): ...
-
-
-class _ExtensionType(_Note): ...
-
-
-class _ArrowArray(_Note): ...
-
-
-class _ArrowChunked(_Note): ...
-
-
-class _ArrowBuffer(_Note): ...
-
-
-class _ArrowType(_Note): ...
-
-
-class _DType(_Note):
-    """A numpy dtype: ``args = (code, align, copy)``, ``state = (version, byte order, subarray, names, fields, ...)``."""
-
-    __slots__ = ()
-
-    def real(self) -> np.dtype:
-        """The dtype, where it is a plain one."""
-        code = self.args[0] if self.args else None
-        if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
-            raise Refused(f"the dtype {code!r} has no place in a table")
-        order: Any = "="
-        if self.state is not None:
-            if not isinstance(self.state, tuple) or len(self.state) < 5:
-                raise ValueError("a dtype of unknown form")
-            order = self.state[1]
-            if order not in ("<", ">", "=", "|") or any(part is not None for part in self.state[2:5]):
-                raise Refused(f"the dtype {code!r} with fields or a subarray has no place in a table")
-        return np.dtype(object) if code[0] == "O" else np.dtype(code).newbyteorder(order)
+_Frame, _Series, _Manager, _Block, _Slice = _notes("_Frame _Series _Manager _Block _Slice")
+_NewIndex, _Index, _RangeIndex, _MultiIndex = _notes("_NewIndex _Index _RangeIndex _MultiIndex")
+_DType, _Array, _StringArray, _MaskedArray = _notes("_DType _Array _StringArray _MaskedArray")
+_Extension, _ExtensionType, _ArrowStringArray = _notes("_Extension _ExtensionType _ArrowStringArray")
+_ArrowArray, _ArrowChunked, _ArrowBuffer, _ArrowType = _notes("_ArrowArray _ArrowChunked _ArrowBuffer _ArrowType")
 
 
 class _RestoredArray(np.ndarray):
@@ -151,18 +85,27 @@ class _RestoredArray(np.ndarray):
 
 
 def _real_dtype(dtype: Any) -> np.dtype:
+    """The dtype of a note with ``args`` (code, align, copy) and ``state`` (version, byte order, subarray, names, fields)."""
     if type(dtype) is not _DType:
         raise ValueError("something else where a dtype belongs")
-    return dtype.real()
+    code = dtype.args[0] if dtype.args else None
+    if not isinstance(code, str) or not PLAIN_DTYPE.fullmatch(code):
+        raise Refused(f"the dtype {code!r} has no place in a table")
+    order: Any = "="
+    if dtype.state is not None:
+        if not isinstance(dtype.state, tuple) or len(dtype.state) < 5:
+            raise ValueError("a dtype of unknown form")
+        order = dtype.state[1]
+        if order not in ("<", ">", "=", "|") or any(part is not None for part in dtype.state[2:5]):
+            raise Refused(f"the dtype {code!r} with fields or a subarray has no place in a table")
+    return np.dtype(object) if code[0] == "O" else np.dtype(code).newbyteorder(order)
 
 
 def _entries(shape: Any) -> int:
     """Number of entries of an array of this shape, which must be a tuple of counts."""
     if type(shape) is not tuple or any(type(n) is not int or not 0 <= n < ENTRY_LIMIT for n in shape):
         raise ValueError("an array's shape is not a tuple of counts")
-    entries = 1
-    for n in shape:
-        entries *= n
+    entries = prod(shape)
     if entries >= ENTRY_LIMIT:
         raise ValueError("an array's shape is too large")
     return entries
@@ -218,11 +161,6 @@ def _latin_bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
-def _no_bytes() -> bytes:
-    """What pickle protocol 2 calls for ``b""``."""
-    return b""
-
-
 def _bytearray(*args: Any) -> bytearray:
     if not args:
         return bytearray()
@@ -233,74 +171,54 @@ def _bytearray(*args: Any) -> bytearray:
     return bytearray(args[0])
 
 
-def _names(module: str, names: str, stand_in: Any) -> dict[tuple[str, str], Any]:
-    return {(module, name): stand_in for name in names.split()}
-
+_WHOLE_NUMBERS = "Int8Dtype Int16Dtype Int32Dtype Int64Dtype UInt8Dtype UInt16Dtype UInt32Dtype UInt64Dtype"
 
 STAND_INS: dict[tuple[str, str], Any] = {
-    ("builtins", "slice"): _Slice,
-    ("__builtin__", "slice"): _Slice,
-    ("builtins", "bytes"): _Function(_no_bytes),
-    ("__builtin__", "bytes"): _Function(_no_bytes),
-    ("builtins", "bytearray"): _Function(_bytearray),
-    ("__builtin__", "bytearray"): _Function(_bytearray),
-    ("_codecs", "encode"): _Function(_latin_bytes),
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _DType,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Function(_reconstruct) for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _Function(_scalar) for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _Function(_frombuffer) for core in ("core", "_core")},
-    ("pandas", "DataFrame"): _Frame,
-    ("pandas.core.frame", "DataFrame"): _Frame,
-    # A Series is no table; it is understood so far that the message can say so.
-    ("pandas", "Series"): _Series,
-    ("pandas.core.series", "Series"): _Series,
-    ("pandas.core.internals.managers", "SingleBlockManager"): _Manager,
-    ("pandas.core.internals.managers", "BlockManager"): _Manager,
-    ("pandas.core.internals", "BlockManager"): _Manager,
-    ("pandas._libs.internals", "_unpickle_block"): _Block,
-    ("pandas.core.internals.blocks", "new_block"): _Block,
-    ("pandas.core.indexes.base", "_new_Index"): _NewIndex,
-    **_names("pandas", "Index", _Index),
-    **_names("pandas", "RangeIndex", _RangeIndex),
-    **_names("pandas", "MultiIndex", _MultiIndex),
-    **_names("pandas.core.indexes.base", "Index", _Index),
-    **_names("pandas.core.indexes.range", "RangeIndex", _RangeIndex),
-    **_names("pandas.core.indexes.multi", "MultiIndex", _MultiIndex),
-    **_names("pandas.core.indexes.numeric", "Int64Index UInt64Index Float64Index", _Index),
-    # A missing value, and the None that stands for it, are the same to a table.
-    **_names("pandas", "NA", None),
-    **_names("pandas._libs.missing", "NA", None),
-    # Columns of pandas' own types: text, and numbers that may be missing.
-    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): _Extension,
-    **_names("pandas.arrays", "StringArray", _StringArray),
-    **_names("pandas.arrays", "ArrowStringArray", _ArrowStringArray),
-    **_names("pandas.arrays", "IntegerArray FloatingArray BooleanArray", _MaskedArray),
-    **_names("pandas.core.arrays.string_", "StringArray StringArrayNumpySemantics", _StringArray),
-    **_names("pandas.core.arrays.string_arrow", "ArrowStringArray ArrowStringArrayNumpySemantics", _ArrowStringArray),
-    **_names("pandas.core.arrays.integer", "IntegerArray", _MaskedArray),
-    **_names("pandas.core.arrays.floating", "FloatingArray", _MaskedArray),
-    **_names("pandas.core.arrays.boolean", "BooleanArray", _MaskedArray),
-    **_names("pandas", "StringDtype BooleanDtype", _ExtensionType),
-    **_names("pandas.core.arrays.string_", "StringDtype", _ExtensionType),
-    **_names("pandas.core.arrays.boolean", "BooleanDtype", _ExtensionType),
-    **{
-        (module, f"{sign}{number}{bits}Dtype"): _ExtensionType
-        for sign, number, bits, module in (
-            (sign, number, bits, module)
-            for number, signs, sizes, home in (
-                ("Int", ("", "U"), (8, 16, 32, 64), "pandas.core.arrays.integer"),
-                ("Float", ("",), (32, 64), "pandas.core.arrays.floating"),
-            )
-            for sign in signs
-            for bits in sizes
-            for module in ("pandas", home)
-        )
-    },
-    **_names("pyarrow.lib", "_restore_array", _ArrowArray),
-    **_names("pyarrow.lib", "chunked_array", _ArrowChunked),
-    **_names("pyarrow.lib", "py_buffer", _ArrowBuffer),
-    **_names("pyarrow.lib", "type_for_alias", _ArrowType),
+    (module, name): stand_in
+    for modules, names, stand_in in (
+        ("builtins __builtin__", "slice", _Slice),
+        ("builtins __builtin__", "bytes", _Function(lambda: b"")),  # what pickle protocol 2 calls for b""
+        ("builtins __builtin__", "bytearray", _Function(_bytearray)),
+        ("_codecs", "encode", _Function(_latin_bytes)),
+        ("numpy", "ndarray", _Array),
+        ("numpy", "dtype", _DType),
+        ("numpy.core.multiarray numpy._core.multiarray", "_reconstruct", _Function(_reconstruct)),
+        ("numpy.core.multiarray numpy._core.multiarray", "scalar", _Function(_scalar)),
+        ("numpy.core.numeric numpy._core.numeric", "_frombuffer", _Function(_frombuffer)),
+        ("pandas pandas.core.frame", "DataFrame", _Frame),
+        # A Series is no table; it is understood so far that the message can say so.
+        ("pandas pandas.core.series", "Series", _Series),
+        ("pandas.core.internals.managers", "SingleBlockManager BlockManager", _Manager),
+        ("pandas.core.internals", "BlockManager", _Manager),
+        ("pandas._libs.internals", "_unpickle_block", _Block),
+        ("pandas.core.internals.blocks", "new_block", _Block),
+        ("pandas.core.indexes.base", "_new_Index", _NewIndex),
+        ("pandas pandas.core.indexes.base", "Index", _Index),
+        ("pandas pandas.core.indexes.range", "RangeIndex", _RangeIndex),
+        ("pandas pandas.core.indexes.multi", "MultiIndex", _MultiIndex),
+        ("pandas.core.indexes.numeric", "Int64Index UInt64Index Float64Index", _Index),
+        # A missing value, and the None that stands for it, are the same to a table.
+        ("pandas pandas._libs.missing", "NA", None),
+        # Columns of pandas' own types: text, and numbers that may be missing.
+        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked", _Extension),
+        ("pandas.arrays pandas.core.arrays.string_", "StringArray", _StringArray),
+        ("pandas.core.arrays.string_", "StringArrayNumpySemantics", _StringArray),
+        ("pandas.arrays pandas.core.arrays.string_arrow", "ArrowStringArray", _ArrowStringArray),
+        ("pandas.core.arrays.string_arrow", "ArrowStringArrayNumpySemantics", _ArrowStringArray),
+        ("pandas.arrays pandas.core.arrays.integer", "IntegerArray", _MaskedArray),
+        ("pandas.arrays pandas.core.arrays.floating", "FloatingArray", _MaskedArray),
+        ("pandas.arrays pandas.core.arrays.boolean", "BooleanArray", _MaskedArray),
+        ("pandas pandas.core.arrays.string_", "StringDtype", _ExtensionType),
+        ("pandas pandas.core.arrays.boolean", "BooleanDtype", _ExtensionType),
+        ("pandas pandas.core.arrays.integer", _WHOLE_NUMBERS, _ExtensionType),
+        ("pandas pandas.core.arrays.floating", "Float32Dtype Float64Dtype", _ExtensionType),
+        ("pyarrow.lib", "_restore_array", _ArrowArray),
+        ("pyarrow.lib", "chunked_array", _ArrowChunked),
+        ("pyarrow.lib", "py_buffer", _ArrowBuffer),
+        ("pyarrow.lib", "type_for_alias", _ArrowType),
+    )
+    for module in modules.split()
+    for name in names.split()
 }
 """Every name that a pickled table may use, with the stand-in that takes its place."""
 
@@ -309,11 +227,7 @@ class _Unpickler(pickle.Unpickler):
     """Finds stand-ins only. Persistent ids and out-of-band buffers are refused by the base class."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a name.
-
-        Raises:
-            Refused: a name that no table needs.
-        """
+        """The stand-in of a name; :class:`Refused` for one that no table needs."""
         if (module, name) not in STAND_INS:
             raise Refused(f"asks to run {module}.{name}, which no table needs")
         return STAND_INS[module, name]
@@ -355,7 +269,8 @@ def read_pickled_frame(stream: BinaryIO, source: str, *, unpacked_later: Collect
         raise
     except Exception as error:  # a hostile or broken pickle can make the unpickler raise anything
         if head[:1] == b"\x80":
-            raise UserError(f"{source}: is a pickle that cannot be read as a table ({_brief(error)})") from error
+            brief = f"{type(error).__name__}: {error}"[:200]
+            raise UserError(f"{source}: is a pickle that cannot be read as a table ({brief})") from error
         raise UserError(f"{source}: is neither a Parquet file nor a pickle of a table; give one of these") from error
 
 
@@ -363,10 +278,6 @@ def _type_name(loaded: Any) -> str:
     if isinstance(loaded, _Note):
         return "a Series" if type(loaded) is _Series else "another pandas object"
     return "a numpy array" if isinstance(loaded, np.ndarray) else f"a Python {type(loaded).__name__}"
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
 
 
 @contextmanager
@@ -381,7 +292,7 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _frame(note: _Frame) -> pd.DataFrame:
+def _frame(note: _Note) -> pd.DataFrame:
     """The DataFrame from its notes."""
     state = note.state
     manager = state.get("_mgr", state.get("_data"))
@@ -394,7 +305,7 @@ def _frame(note: _Frame) -> pd.DataFrame:
     else:
         blocks = [(block.args[0], block.args[1]) for block in manager.args[0] if type(block) is _Block]
         axes = manager.args[1]
-    columns, index = (_index(axis) for axis in axes)
+    columns, index = map(_index, axes)
     series: dict[int, pd.Series] = {}
     for values, placement in blocks:
         places = _places(placement, len(columns))
@@ -427,28 +338,23 @@ def _plain_array(values: Any) -> np.ndarray:
 def _values(values: Any) -> Any:
     """A block's content: an array of numpy, or one of pandas' own."""
     stand_in = type(values)
-    if stand_in is _Extension and values.args[0] is _StringArray:
+    if stand_in is _Extension and values.args[0] is _StringArray:  # args: class, checksum, state
         (content,) = (part for part in (values.state or values.args[2]) if isinstance(part, np.ndarray))
         return pd.array(_plain_array(content).ravel(), dtype="string")
     if stand_in is _ArrowStringArray:
-        stored = values.state.get("_pa_array", values.state.get("_data"))
-        return pd.array(_arrow_text(stored).to_pylist(), dtype="string" if _is_nullable(values) else "str")
+        text = _arrow_text(values.state.get("_pa_array", values.state.get("_data")))
+        dtype = values.state.get("_dtype")
+        # The missing value of a text column is NaN (dtype ``str``) or NA (dtype ``string``).
+        nan = type(dtype) is _ExtensionType and len(dtype.args) == 2 and isinstance(dtype.args[1], float)
+        return pd.array(text.to_pylist(), dtype="str" if nan else "string")
     if stand_in is _MaskedArray:
         content, mask = _plain_array(values.state["_data"]), _plain_array(values.state["_mask"])
         if mask.dtype != bool or mask.shape != content.shape or content.ndim != 1 or content.dtype.kind not in "biuf":
             raise ValueError("a nullable column whose mask does not fit")
-        wrap = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}.get(
-            content.dtype.kind, pd.arrays.IntegerArray
-        )
-        return wrap(content, mask)
+        wrap = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}
+        return wrap.get(content.dtype.kind, pd.arrays.IntegerArray)(content, mask)
     array = _plain_array(values)
     return array.astype(array.dtype.newbyteorder("="), copy=False) if array.dtype.kind != "O" else array
-
-
-def _is_nullable(text: _ArrowStringArray) -> bool:
-    """Whether a text column's missing value is NA (dtype ``string``) rather than NaN (dtype ``str``)."""
-    dtype = text.state.get("_dtype")
-    return not (type(dtype) is _ExtensionType and len(dtype.args) == 2 and isinstance(dtype.args[1], float))
 
 
 def _arrow_text(note: Any) -> pa.Array | pa.ChunkedArray:
@@ -462,16 +368,12 @@ def _arrow_text(note: Any) -> pa.Array | pa.ChunkedArray:
     if type(arrow_type) is not _ArrowType or arrow_type.args[0] not in types or children or dictionary is not None:
         raise ValueError("an Arrow array that is not text")
     _entries((length, offset))
-    real = [None if buffer is None else pa.py_buffer(bytes(_buffer(buffer))) for buffer in buffers]
+    if any(b is not None and not (type(b) is _ArrowBuffer and isinstance(b.args[0], (bytes, bytearray))) for b in buffers):
+        raise ValueError("something else where a buffer belongs")
+    real = [None if buffer is None else pa.py_buffer(bytes(buffer.args[0])) for buffer in buffers]
     array = pa.Array.from_buffers(types[arrow_type.args[0]], length, real, offset=offset)
     array.validate(full=True)
     return array.cast(pa.large_string())
-
-
-def _buffer(note: Any) -> bytes | bytearray:
-    if type(note) is not _ArrowBuffer or not isinstance(note.args[0], (bytes, bytearray)):
-        raise ValueError("something else where a buffer belongs")
-    return note.args[0]
 
 
 def _index(note: Any) -> pd.Index:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rna_s2.boxtables import schema
-from rna_s2.boxtables.columns import ListColumn, Lists
+from rna_s2.boxtables.columns import Lists
 from rna_s2.boxtables.table import BoxTable
 from rna_s2.boxtables.unpickle import collector_paused
 from rna_s2.options.errors import UserError
@@ -41,11 +42,7 @@ def check_table_path(path: str | Path) -> Path:
 
 
 def write_table(
-    table: BoxTable,
-    path: str | Path,
-    *,
-    added: Mapping[str, Any] | None = None,
-    with_targets: bool = False,
+    table: BoxTable, path: str | Path, *, added: Mapping[str, Any] | None = None, with_targets: bool = False,
     with_proposals: bool = True,
 ) -> None:
     """Writes a table: the frame's columns, ``bounding_boxes``, the three box lists, and what is asked for.
@@ -66,44 +63,27 @@ def write_table(
     if with_targets and table.targets is None:
         raise ValueError("the table has no targets to write")
     frame = table.frame.assign(**{name: np.asarray(values) for name, values in (added or {}).items()})
+    left_out = {*(() if with_targets else [schema.DF_TARGET]), *(() if with_proposals else BOX_COLUMNS)}
+    given = {name: column.of_table(table) for name, column in schema.COLUMNS.items() if name not in left_out}
+    lists = {name: content for name, content in given.items() if content is not None}
     with atomic_path(path) as temporary:
         if path.name.endswith(PARQUET_SUFFIX):
-            arrow = _to_arrow(table, frame, path, with_targets=with_targets, with_proposals=with_proposals)
-            pq.write_table(arrow, temporary, compression="zstd")
+            pq.write_table(_to_arrow(lists, frame, path), temporary, compression="zstd")
         else:
             with temporary.open("wb") as stream, collector_paused():
-                field = _to_pandas(table, frame, with_targets=with_targets, with_proposals=with_proposals)
-                if path.name.endswith(".gz"):
-                    # No name and no time in the header: the same table gives the same bytes.
-                    with gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as packed:
-                        pickle.dump(field, packed, protocol=PICKLE_PROTOCOL)
-                else:
-                    pickle.dump(field, stream, protocol=PICKLE_PROTOCOL)
+                # No name and no time in the header: the same table gives the same bytes.
+                packed = gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) if path.name.endswith(".gz") else None
+                with packed or nullcontext(stream) as out:
+                    pickle.dump(_to_pandas(lists, frame), out, protocol=PICKLE_PROTOCOL)
 
 
 def write_rejects(rejects: pd.DataFrame, path: str | Path) -> None:
-    """Writes the rejects of a reading as CSV: columns row, index, column, reason.
-
-    Raises:
-        UserError: the path cannot be written.
-    """
+    """Writes the rejects of a reading as CSV; a path that cannot be written is a :class:`UserError`."""
     with atomic_path(path) as temporary:
         rejects.to_csv(temporary, index=False)
 
 
-def _lists(table: BoxTable, *, with_targets: bool, with_proposals: bool) -> Iterator[tuple[ListColumn, Lists]]:
-    """The columns of lists that are written, with their content."""
-    left_out = {*(() if with_targets else [schema.DF_TARGET]), *(() if with_proposals else BOX_COLUMNS)}
-    for name, column in schema.COLUMNS.items():
-        lists = None if name in left_out else column.of_table(table)
-        if lists is not None:
-            yield column, lists
-
-
-# Parquet
-
-
-def _to_arrow(table: BoxTable, frame: pd.DataFrame, path: Path, **wanted: bool) -> pa.Table:
+def _to_arrow(lists: Mapping[str, Lists], frame: pd.DataFrame, path: Path) -> pa.Table:
     plain = frame.drop(columns=schema.ONE_IDX, errors="ignore")
     try:
         arrow = pa.Table.from_pandas(plain)
@@ -115,22 +95,19 @@ def _to_arrow(table: BoxTable, frame: pd.DataFrame, path: Path, **wanted: bool) 
             schema.ONE_IDX_ARROW,
         )
         arrow = arrow.add_column(list(frame.columns).index(schema.ONE_IDX), schema.ONE_IDX, cells)
-    for column, lists in _lists(table, **wanted):
-        arrow = arrow.append_column(column.name, column.to_arrow(lists))
+    for name, content in lists.items():
+        arrow = arrow.append_column(name, schema.COLUMNS[name].to_arrow(content))
     return arrow
 
 
-# pickle
-
-
-def _to_pandas(table: BoxTable, frame: pd.DataFrame, **wanted: bool) -> pd.DataFrame:
+def _to_pandas(lists: Mapping[str, Lists], frame: pd.DataFrame) -> pd.DataFrame:
     """The table as the field keeps it. Text columns and labels become plain objects, which every pandas reads."""
     out = frame.copy()
     for name in out.columns[[isinstance(dtype, pd.StringDtype) for dtype in out.dtypes]]:
         out[name] = out[name].astype(object)
     if isinstance(out.index.dtype, pd.StringDtype):
         out.index = out.index.astype(object)
-    for column, lists in _lists(table, **wanted):
-        out[column.name] = pd.Series(column.to_objects(lists), index=out.index, dtype=object)
+    for name, content in lists.items():
+        out[name] = pd.Series(schema.COLUMNS[name].to_objects(content), index=out.index, dtype=object)
     out.columns = pd.Index(list(out.columns), dtype=object)
     return out

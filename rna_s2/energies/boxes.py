@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -65,46 +67,39 @@ def end_energies(boxes: Boxes, seqs: Sequence[str]) -> np.ndarray:
     return energies
 
 
+def _compound(codes: Sequence[int] | np.ndarray) -> Any:
+    """What ViennaRNA evaluates loops of a sequence with."""
+    import RNA
+
+    return RNA.fold_compound(decode(np.asarray(codes), rna=True), RNA.md(), RNA.OPTION_EVAL_ONLY)
+
+
 _NO_BASE = len(BASES)
 
 
 @cache
 def _end_table() -> np.ndarray:
     """``(25, 6, 6)`` kcal/mol: an outer pair ``5 * i + j``, the base before it and the base behind it, or none."""
-    import RNA
-
     table = np.full((len(BASES) ** 2, _NO_BASE + 1, _NO_BASE + 1), np.inf)
-    for i, j in np.argwhere(CAN_PAIR):
-        for before in range(_NO_BASE + 1):
-            for behind in range(_NO_BASE + 1):
-                bases = [before] * (before != _NO_BASE) + [i, 0, 0, 0, j] + [behind] * (behind != _NO_BASE)
-                first = 1 + (before != _NO_BASE)
-                partners = [len(bases)] + [0] * len(bases)  # ViennaRNA's pair table: the length, then each base's partner
-                partners[first], partners[first + 4] = first + 4, first
-                compound = RNA.fold_compound(decode(np.array(bases), rna=True), RNA.md(), RNA.OPTION_EVAL_ONLY)
-                table[len(BASES) * i + j, before, behind] = compound.eval_loop_pt(0, partners) * KCAL_PER_UNIT
+    for (i, j), before, behind in product(np.argwhere(CAN_PAIR), range(_NO_BASE + 1), range(_NO_BASE + 1)):
+        bases = [before] * (before != _NO_BASE) + [i, 0, 0, 0, j] + [behind] * (behind != _NO_BASE)
+        first = 1 + (before != _NO_BASE)
+        partners = [len(bases)] + [0] * len(bases)  # ViennaRNA's pair table: the length, then each base's partner
+        partners[first], partners[first + 4] = first + 4, first
+        table[len(BASES) * i + j, before, behind] = _compound(bases).eval_loop_pt(0, partners) * KCAL_PER_UNIT
     return table
 
 
+@cache
 def stacking_table() -> np.ndarray:
     """``(25, 25)`` float64, kcal/mol: a pair of bases ``5 * i + j`` and the pair ``5 * (i+1) + (j-1)`` stacked inside it.
 
-    ``inf`` where one of the two cannot pair.
+    ``inf`` where one of the two cannot pair. It is kept: change a copy only.
     """
-    return _stacking_table().copy()
-
-
-@cache
-def _stacking_table() -> np.ndarray:
-    import RNA
-
     table = np.full((len(BASES) ** 2,) * 2, np.inf)
-    canonical = np.argwhere(CAN_PAIR)
-    for i, j in canonical:
-        for k, m in canonical:
-            hairpin = decode(np.array([i, k, 0, 0, 0, m, j]), rna=True)
-            compound = RNA.fold_compound(hairpin, RNA.md(), RNA.OPTION_EVAL_ONLY)
-            table[len(BASES) * i + j, len(BASES) * k + m] = compound.eval_int_loop(1, 7, 2, 6) * KCAL_PER_UNIT
+    for (i, j), (k, m) in product(np.argwhere(CAN_PAIR), repeat=2):
+        compound = _compound([i, k, 0, 0, 0, m, j])
+        table[len(BASES) * i + j, len(BASES) * k + m] = compound.eval_int_loop(1, 7, 2, 6) * KCAL_PER_UNIT
     return table
 
 
@@ -115,7 +110,7 @@ def _stem_energies(boxes: Boxes, stems: np.ndarray, codes: np.ndarray, starts: n
     i, j = codes[(start + boxes.bb_x[stems])[box] + k], codes[(start + boxes.bb_y[stems])[box] - k]
     pair = len(BASES) * i.astype(np.int64) + j
     stacked = np.flatnonzero(np.diff(box, append=-1) == 0)
-    energy = np.bincount(box[stacked], _stacking_table()[pair[stacked], pair[stacked + 1]], minlength=len(stems))
+    energy = np.bincount(box[stacked], stacking_table()[pair[stacked], pair[stacked + 1]], minlength=len(stems))
     wrong = np.bincount(box, ~CAN_PAIR[i, j], minlength=len(stems)) > 0
     return np.where(wrong, np.inf, energy)
 
@@ -133,8 +128,6 @@ def _closing_pairs_form(boxes: Boxes, codes: np.ndarray, starts: np.ndarray) -> 
 
 def _loop_energies(boxes: Boxes, loops: np.ndarray, codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Energies of the given loops, whose closing pairs must form."""
-    import RNA
-
     inner_i, inner_j = inner_pair(boxes)
     row = boxes.row[loops]
     ends = np.cumsum(np.bincount(row, minlength=boxes.rows))
@@ -143,8 +136,7 @@ def _loop_energies(boxes: Boxes, loops: np.ndarray, codes: np.ndarray, starts: n
     i, j, k, m = (c.tolist() for c in columns)
     found = []
     for r in np.unique(row).tolist():
-        sequence = decode(codes[starts[r] : starts[r + 1]], rna=True)
-        compound = RNA.fold_compound(sequence, RNA.md(), RNA.OPTION_EVAL_ONLY)
+        compound = _compound(codes[starts[r] : starts[r + 1]])
         hairpin, internal = compound.eval_hp_loop, compound.eval_int_loop
         for n in range(int(ends[r - 1]) if r else 0, int(ends[r])):
             found.append(internal(i[n], j[n], k[n], m[n]) if inside[n] else hairpin(i[n], j[n]))

@@ -55,16 +55,12 @@ def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def fold_within(
-    seq: str,
-    pairs: np.ndarray,
-    bonus: np.ndarray | float = 0.0,
-    others: float | None = None,
+    seq: str, pairs: np.ndarray, bonus: np.ndarray | float = 0.0, others: float | None = None,
     min_hairpin: int = LEAST_HAIRPIN,
 ) -> np.ndarray:
     """The structure of the lowest free energy that consists of the given pairs; others are forbidden, or cost something.
 
     Args:
-        seq: the sequence.
         pairs: ``(k, 2)`` the given pairs, ``i < j``, 0-based.
         bonus: ``(k,)`` kcal/mol, added to a structure's energy for each of them that it holds; negative favours a pair.
         others: kcal/mol, the same for every pair that is not given; None forbids them.
@@ -179,7 +175,7 @@ def _row_probabilities(boxes: Boxes, part: slice, pairs: np.ndarray, p: np.ndarr
     if len(index):
         of, step = ragged_positions(siz_x[index])
         values = matrix[x[index][of] + step + 1, y[index][of] - step + 1]
-        starts = np.concatenate([[0], np.cumsum(siz_x[index])[:-1]])
+        starts = np.flatnonzero(step == 0)
         columns[index, 0] = np.minimum.reduceat(values, starts)
         columns[index, 1] = np.add.reduceat(values, starts) / siz_x[index]
         columns[index, 2] = np.maximum(matrix[x[index], y[index] + 2], matrix[inner_i[index] + 2, inner_j[index]])

@@ -70,7 +70,8 @@ def _structures_of_table(path: Path) -> formats.Structures:
     frame = read.table.frame
     if "one_idx" not in frame.columns:
         raise UserError(f"{path}: has no column one_idx, the base pairs of the known structure")
-    out = formats.Structures([], [formats.Rejected(str(r.index), int(r.row), r.reason) for r in read.rejects.itertuples()])
+    rejected = [formats.Rejected(str(r.index), int(r.row), r.reason) for r in read.rejects.itertuples()]
+    out: formats.Structures = formats.Found([], rejected)
     families = frame["family"].fillna("").astype(str) if "family" in frame.columns else [""] * len(frame)
     names = frame["id"].astype(str) if "id" in frame.columns else [f"row {n}" for n in range(len(frame))]
     for row, (name, seq, cell, family) in enumerate(zip(names, frame["seq"], frame["one_idx"], families, strict=True)):

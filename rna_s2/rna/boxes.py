@@ -66,12 +66,11 @@ class Boxes:
     siz_y: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offsets", np.ascontiguousarray(self.offsets, dtype=np.int64))
-        object.__setattr__(self, "type", np.ascontiguousarray(self.type, dtype=np.int8))
-        for name in ("bb_x", "bb_y", "siz_x", "siz_y"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int32))
+        for name in ("offsets", "type", "bb_x", "bb_y", "siz_x", "siz_y"):
+            dtype = {"offsets": np.int64, "type": np.int8}.get(name, np.int32)
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
         n = len(self.type)
-        if any(len(getattr(self, name)) != n for name in ("bb_x", "bb_y", "siz_x", "siz_y")):
+        if any(len(column) != n for column in self.columns):
             raise ValueError("the columns of Boxes differ in length")
         if len(self.offsets) < 1 or self.offsets[0] != 0 or self.offsets[-1] != n or (np.diff(self.offsets) < 0).any():
             raise ValueError("the offsets of Boxes do not fit its columns")
@@ -89,6 +88,11 @@ class Boxes:
         return len(self.type)
 
     @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """``type, bb_x, bb_y, siz_x, siz_y``, ``(boxes,)`` each."""
+        return self.type, self.bb_x, self.bb_y, self.siz_x, self.siz_y
+
+    @property
     def row(self) -> np.ndarray:
         """``(boxes,)`` int64: the sequence each box belongs to."""
         return np.repeat(np.arange(self.rows), np.diff(self.offsets))
@@ -100,17 +104,12 @@ class Boxes:
     def select(self, keep: np.ndarray) -> Boxes:
         """Only the boxes where ``keep`` (``(boxes,)`` bool) is true; all rows stay."""
         kept_before = np.concatenate([[0], np.cumsum(keep)])
-        return Boxes(
-            kept_before[self.offsets],
-            self.type[keep], self.bb_x[keep], self.bb_y[keep], self.siz_x[keep], self.siz_y[keep],
-        )
+        return Boxes(kept_before[self.offsets], *(column[keep] for column in self.columns))
 
     def take_rows(self, rows: np.ndarray) -> Boxes:
         """The boxes of the given rows, in the order given (``(k,)`` int)."""
         index, offsets = ragged_take(self.offsets, rows)
-        return Boxes(
-            offsets, self.type[index], self.bb_x[index], self.bb_y[index], self.siz_x[index], self.siz_y[index]
-        )
+        return Boxes(offsets, *(column[index] for column in self.columns))
 
     def row_boxes(self, row: int) -> Iterator[tuple[int, int, int, int, int]]:
         """``(type, bb_x, bb_y, siz_x, siz_y)`` of each box of one row; for tests and small displays."""
@@ -131,14 +130,11 @@ class Boxes:
 
 
 def ragged_take(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the values of the given rows of a ragged array, and the offsets of the result.
+    """``(values,)`` int64 index of the values of some rows of a ragged array, and ``(k + 1,)`` int64 offsets of the result.
 
     Args:
         offsets: ``(n + 1,)`` offsets of the ragged array.
         rows: ``(k,)`` rows to take, in any order, repeats allowed.
-
-    Returns:
-        ``(values,)`` int64 index into the values and ``(k + 1,)`` int64 offsets.
     """
     rows = np.asarray(rows, dtype=np.int64)
     lengths = np.diff(offsets)[rows]
@@ -148,13 +144,9 @@ def ragged_take(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def ragged_positions(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every position of every entry of a ragged array, one after the other.
+    """Every position of every entry of a ragged array: the entry and the position within it, ``(total,)`` int64 each.
 
-    Args:
-        lengths: ``(entries,)`` int; a length below 0 counts as 0.
-
-    Returns:
-        the entry and the position within it, ``(total,)`` int64 each.
+    ``lengths`` is ``(entries,)`` int; a length below 0 counts as 0.
     """
     lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 0)
     entry = np.repeat(np.arange(len(lengths)), lengths)
@@ -196,12 +188,8 @@ def inside_map(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
 
 
 def stems_that_pair(boxes: Boxes, lengths: np.ndarray) -> np.ndarray:
-    """``(boxes,)`` bool: stems that say which bases pair: square, inside the map, and short of its diagonal.
-
-    Args:
-        boxes: the boxes of all rows.
-        lengths: ``(rows,)`` bases.
-    """
+    """``(boxes,)`` bool: stems that say which bases pair: square, inside the map (``lengths``: ``(rows,)`` bases), and short of
+    its diagonal."""
     square = (boxes.type == STEM) & (boxes.siz_x == boxes.siz_y)
     return square & inside_map(boxes, np.asarray(lengths)) & (boxes.bb_x + 2 * boxes.siz_x.astype(np.int64) - 2 < boxes.bb_y)
 
@@ -218,10 +206,7 @@ def inner_pair(boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
 
 def keys(boxes: Boxes) -> np.ndarray:
     """``(boxes, 6)`` int64: row, type, bb_x, bb_y, siz_x, siz_y; two boxes are identical when these are."""
-    return np.stack(
-        [boxes.row, *(np.asarray(c, np.int64) for c in (boxes.type, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y))],
-        axis=1,
-    )
+    return np.stack([boxes.row, *boxes.columns], axis=1)
 
 
 def is_in(boxes: Boxes, others: Boxes) -> np.ndarray:
@@ -232,9 +217,9 @@ def is_in(boxes: Boxes, others: Boxes) -> np.ndarray:
     """
     if boxes.rows != others.rows:
         raise ValueError(f"{boxes.rows} rows against {others.rows}")
-    both = np.concatenate([keys(boxes), keys(others)])
     if not len(boxes) or not len(others):
         return np.zeros(len(boxes), bool)
+    both = np.concatenate([keys(boxes), keys(others)])
     low = both.min(axis=0)
     span = both.max(axis=0) - low + 1
     if float(np.prod(span.astype(float))) < 2.0**62:

@@ -1,9 +1,8 @@
 """Readers and writers of sequence and structure files: FASTA, dot-bracket, CT, BPSEQ, CSV.
 
-Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`, with the
-line where the record begins and what is wrong with it): one bad record never loses another. A file as a whole that
-cannot be read at all is a :class:`FileError`. To add a format of structures, write its parser and its writer here, and an entry
-in :data:`STRUCTURE_FORMATS`.
+Every ``parse_*`` takes lines and gives the records it could read and the ones it could not (:class:`Rejected`): one bad record
+never loses another. To add a format of structures, write its parser and its writer here, and an entry in
+:data:`STRUCTURE_FORMATS`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -23,8 +22,6 @@ import numpy as np
 
 from rna_s2.rna.pairs import as_pairs, from_dot_bracket, pair_table, to_dot_bracket
 from rna_s2.rna.sequence import illegal_characters
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """What no name may hold: control characters, and what else some programs take for the end of a line."""
@@ -67,7 +64,7 @@ class StructureRecord:
     seq: str
     pairs: np.ndarray
     family: str = ""
-    energy: float = field(default=float("nan"))
+    energy: float = float("nan")
 
 
 class Rejected(NamedTuple):
@@ -78,28 +75,25 @@ class Rejected(NamedTuple):
     reason: str
 
 
-Record = TypeVar("Record", SequenceRecord, StructureRecord)
+Record = TypeVar("Record", bound=SequenceRecord | StructureRecord)
 
 
-class Sequences(NamedTuple):
-    """What a file of sequences holds."""
+class Found(NamedTuple, Generic[Record]):
+    """What a file of sequences or structures holds."""
 
-    records: list[SequenceRecord]
+    records: list[Record]
     rejected: list[Rejected]
 
 
-class Structures(NamedTuple):
-    """What a file of structures holds."""
-
-    records: list[StructureRecord]
-    rejected: list[Rejected]
+Sequences = Found[SequenceRecord]
+Structures = Found[StructureRecord]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, plain or gzip, which its content shows, without their ends (CR LF, LF or CR).
+    """The lines of a text file, plain or gzip by its content, without their ends (CR LF, LF or CR).
 
     Bytes that are not UTF-8 become replacement characters, which no sequence may contain.
 
@@ -110,7 +104,7 @@ def read_lines(path: str | Path) -> list[str]:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from error
-    if raw.startswith(GZIP_MAGIC):
+    if raw.startswith(b"\x1f\x8b"):
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, ValueError) as error:
@@ -136,8 +130,7 @@ def read_structures(path: str | Path) -> Structures:
     Raises:
         FileError: the file cannot be read, or its name has none of the known endings.
     """
-    parse = structure_format(path).parse
-    lines = read_lines(path)
+    parse, lines = structure_format(path).parse, read_lines(path)
     try:
         return parse(lines)
     except FileError as error:
@@ -169,19 +162,24 @@ class _Block(NamedTuple):
     body: list[str]
 
 
-def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
-    """Blocks of a FASTA-style file; lines before the first header come as a block with line 0 and no header."""
+def _blocks(lines: Iterable[str], part: Callable[[str], tuple[str | None, str]]) -> Iterator[_Block]:
+    """Blocks of a file, the first with line 0 where lines stand before the first header. ``part`` gives a line's header (None
+    where it is none) and its text (empty where the line is passed over)."""
     block = _Block("", 0, [])
     for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if text.startswith(">"):
+        header, text = part(line.strip())
+        if header is not None:
             if block.line or block.body:
                 yield block
-            block = _Block(text[1:].strip(), number, [])
-        elif text and not text.startswith(";"):
+            block = _Block(header, number, [])
+        elif text:
             block.body.append(text)
     if block.line or block.body:
         yield block
+
+
+def _fasta_part(line: str) -> tuple[str | None, str]:
+    return (line[1:].strip(), "") if line.startswith(">") else (None, "" if line.startswith(";") else line)
 
 
 def _words(text: str, at_most: int = 0) -> list[str]:
@@ -189,35 +187,29 @@ def _words(text: str, at_most: int = 0) -> list[str]:
     return _BLANKS.split(text.strip(), max(at_most - 1, 0))
 
 
-class _Records(Generic[Record]):
-    """Collects records. Rejects those that cannot be made, those without a name of their own, and names with control
-    characters."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.rejected: list[Rejected] = []
-        self._first_line: dict[str, int] = {}
-
-    def add(self, name: str, line: int, make: Callable[[], Record]) -> None:
-        """Add the record that ``make`` gives; a ``ValueError`` of it says why the record is rejected."""
+def _collected(entries: Iterable[tuple[str, int, Callable[[], Record]]]) -> Found[Record]:
+    """Records from names, lines and what makes them. A ``ValueError`` of that, no name of its own, or control characters in
+    the name reject one."""
+    found = Found[Record]([], [])
+    first_line: dict[str, int] = {}
+    for name, line, make in entries:
         try:
             record = make()
-            self._check_name(name, line)
+            if not name:
+                raise ValueError("the record has no name")
+            control = _CONTROL.search(name)
+            if control:
+                place = control.start() + 1
+                raise ValueError(f"character {control[0]!r} at position {place} of the name is a control character")
+            if name in first_line:
+                raise ValueError(f"the name is already taken by the record at line {first_line[name]}")
         except ValueError as error:
             shown = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], name)  # spelt out
-            self.rejected.append(Rejected(shown, max(line, 1), str(error)))
+            found.rejected.append(Rejected(shown, max(line, 1), str(error)))
         else:
-            self.records.append(record)
-
-    def _check_name(self, name: str, line: int) -> None:
-        if not name:
-            raise ValueError("the record has no name")
-        control = _CONTROL.search(name)
-        if control:
-            raise ValueError(f"character {control[0]!r} at position {control.start() + 1} of the name is a control character")
-        if name in self._first_line:
-            raise ValueError(f"the name is already taken by the record at line {self._first_line[name]}")
-        self._first_line[name] = line
+            first_line[name] = line
+            found.records.append(record)
+    return found
 
 
 def _check_header(block: _Block) -> None:
@@ -239,27 +231,17 @@ def parse_fasta(lines: Iterable[str]) -> Sequences:
     Rejected: a record without a name or sequence, with a character outside the IUPAC alphabet, with a control character
     in its name, or with a name that an earlier record has; text before the first header.
     """
-    found = _Records[SequenceRecord]()
-    for block in _blocks(lines):
-        name, *description = _words(block.header, at_most=2)
-        found.add(name, block.line, partial(_fasta_record, name, "".join(description), block))
-    return Sequences(found.records, found.rejected)
+    return _collected(
+        (_words(block.header)[0], block.line, partial(_fasta_record, block)) for block in _blocks(lines, _fasta_part)
+    )
 
 
-def _fasta_record(name: str, description: str, block: _Block) -> SequenceRecord:
+def _fasta_record(block: _Block) -> SequenceRecord:
     _check_header(block)
+    name, *description = _words(block.header, at_most=2)
     seq = "".join("".join(block.body).split())
     _check_sequence(seq)
-    return SequenceRecord(name, seq, description)
-
-
-def format_fasta(records: Iterable[SequenceRecord], width: int = 60) -> str:
-    """Sequences as FASTA text with ``width`` bases per line."""
-    out = []
-    for record in records:
-        out.append(f">{record.name} {record.description}".rstrip())
-        out.extend(record.seq[k: k + width] for k in range(0, len(record.seq), width))
-    return "".join(f"{line}\n" for line in out)
+    return SequenceRecord(name, seq, "".join(description))
 
 
 # --- dot-bracket -----------------------------------------------------------------------------------------------------
@@ -274,21 +256,19 @@ def parse_dot_bracket(lines: Iterable[str]) -> Structures:
     Rejected besides what :func:`parse_fasta` rejects: unbalanced brackets, unknown structure characters, a structure
     of another length than its sequence, a record with more or fewer lines.
     """
-    found = _Records[StructureRecord]()
-    for block in _blocks(lines):
-        name = _words(block.header)[0]
-        found.add(name, block.line, partial(_dot_bracket_record, name, block))
-    return Structures(found.records, found.rejected)
+    return _collected(
+        (_words(block.header)[0], block.line, partial(_dot_bracket_record, block)) for block in _blocks(lines, _fasta_part)
+    )
 
 
-def _dot_bracket_record(name: str, block: _Block) -> StructureRecord:
+def _dot_bracket_record(block: _Block) -> StructureRecord:
     _check_header(block)
     if len(block.body) != 2:
         raise ValueError(f"{len(block.body)} lines follow the header; it must be two, sequence and structure")
     seq, structure = block.body
     match = _ENERGY.match(structure)
     energy = float(match["energy"]) if match else float("nan")
-    return _structure(name, seq, match["structure"] if match else structure, energy=energy)
+    return _structure(_words(block.header)[0], seq, match["structure"] if match else structure, energy=energy)
 
 
 def _structure(name: str, seq: str, structure: str, family: str = "", energy: float = float("nan")) -> StructureRecord:
@@ -325,15 +305,16 @@ def parse_ct(lines: Iterable[str]) -> Structures:
     paired with itself; what :func:`parse_fasta` rejects. Several structures of one sequence share its name in CT files: the
     first counts.
     """
-    found = _Records[StructureRecord]()
-    for block in _ct_blocks(lines):
-        count = _words(block.header)[0]
-        title = block.header[len(count):].strip()
-        match = _CT_ENERGY.search(title)
-        name = _words(match["rest"] if match else title)[0]
-        energy = float(match["energy"]) if match else float("nan")
-        found.add(name, block.line, partial(_ct_record, name, count, energy, block.body))
-    return Structures(found.records, found.rejected)
+    return _collected(map(_ct_entry, _blocks(lines, _ct_part)))
+
+
+def _ct_entry(block: _Block) -> tuple[str, int, Callable[[], StructureRecord]]:
+    count = _words(block.header)[0]
+    title = block.header[len(count):].strip()
+    match = _CT_ENERGY.search(title)
+    name = _words(match["rest"] if match else title)[0]
+    energy = float(match["energy"]) if match else float("nan")
+    return name, block.line, partial(_ct_record, name, count, energy, block.body)
 
 
 def _ct_record(name: str, count: str, energy: float, body: list[str]) -> StructureRecord:
@@ -344,20 +325,12 @@ def _ct_record(name: str, count: str, energy: float, body: list[str]) -> Structu
     return _table_record(name, body, partner=4, energy=energy)
 
 
-def _ct_blocks(lines: Iterable[str]) -> Iterator[_Block]:
-    """Each line that is not that of a base, with the lines of bases that follow it."""
-    block = _Block("", 0, [])
-    for number, line in enumerate(lines, start=1):
-        text = line.split("#")[0].strip()
-        fields = text.split()
-        if len(fields) >= CT_COLUMNS - 1 and len(fields[1]) == 1 and all(map(_WHOLE.fullmatch, fields[2:5])):
-            block.body.append(text)
-        elif text:
-            if block.line or block.body:
-                yield block
-            block = _Block(text, number, [])
-    if block.line or block.body:
-        yield block
+def _ct_part(line: str) -> tuple[str | None, str]:
+    """A line that is not that of a base is a header."""
+    text = line.split("#")[0].strip()
+    fields = text.split()
+    base = len(fields) >= CT_COLUMNS - 1 and len(fields[1]) == 1 and all(map(_WHOLE.fullmatch, fields[2:5]))
+    return (None if base or not text else text), text
 
 
 def _table_record(name: str, body: list[str], partner: int, energy: float = float("nan")) -> StructureRecord:
@@ -427,9 +400,7 @@ def parse_bpseq(lines: Iterable[str], name: str = "bpseq") -> Structures:
         elif text and not text.startswith("#"):
             first = first if body else number
             body.append(text)
-    found = _Records[StructureRecord]()
-    found.add(name, first, partial(_table_record, name, body, partner=2))
-    return Structures(found.records, found.rejected)
+    return _collected([(name, first, partial(_table_record, name, body, partner=2))])
 
 
 def format_bpseq(records: Iterable[StructureRecord]) -> str:
@@ -473,7 +444,7 @@ def parse_csv(lines: Iterable[str]) -> Structures:
         FileError: the header lacks a column, or the text is not CSV.
     """
     reader = csv.DictReader(lines)
-    found = _Records[StructureRecord]()
+    entries = []
     try:
         missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
         if missing:
@@ -481,10 +452,10 @@ def parse_csv(lines: Iterable[str]) -> Structures:
         for row in reader:
             name, seq, structure = (str(row[column] or "").strip() for column in CSV_COLUMNS)
             family = (row.get("family") or "").strip()
-            found.add(name, reader.line_num, partial(_structure, name, seq, structure, family=family))
+            entries.append((name, reader.line_num, partial(_structure, name, seq, structure, family=family)))
     except csv.Error as error:
         raise FileError(f"what follows line {reader.line_num} is not CSV ({error})") from error
-    return Structures(found.records, found.rejected)
+    return _collected(entries)
 
 
 def format_csv(records: Iterable[StructureRecord]) -> str:

@@ -7,12 +7,12 @@ shape ``(0, 2)``.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inside_map, ragged_positions
-from rna_s2.rna.sequence import can_pair
+from rna_s2.rna.sequence import CAN_PAIR
 
 Box = tuple[int, int, int, int, int]
 """``(type, bb_x, bb_y, siz_x, siz_y)``, top-right corner; see :mod:`rna_s2.rna.boxes`."""
@@ -150,16 +150,11 @@ def remove_pseudoknots(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _best_nested(i: np.ndarray, j: np.ndarray, weight: np.ndarray) -> list[int]:
     """Indices of a set of intervals ``(i, j)`` of the largest total weight in which no two cross."""
-    ends = sorted([(int(p), n) for n, p in enumerate(i)] + [(int(p), n) for n, p in enumerate(j)])
-    owner = [n for _, n in ends]
+    owner = (np.argsort(np.concatenate([i, j])) % len(i)).tolist()  # of each end, in sequence order
     m = len(owner)
-    begin: dict[int, int] = {}
-    mate = [-1] * m  # the closing end of the stem that opens here; -1 at a closing end
-    for p, n in enumerate(owner):
-        if n in begin:
-            mate[begin[n]] = p
-        else:
-            begin[n] = p
+    mate = np.full(m, -1)  # the closing end of the stem that opens here; -1 at a closing end
+    opening, closing = np.argsort(owner, kind="stable").reshape(-1, 2).T
+    mate[opening] = closing
     best = np.zeros((m + 1, m + 1), np.int64)  # best[a, b]: ends a .. b-1
     for a in range(m - 1, -1, -1):
         best[a] = best[a + 1]
@@ -250,30 +245,20 @@ def impossible_stems(boxes: Boxes, codes: np.ndarray, offsets: np.ndarray) -> np
     start = offsets[:-1][boxes.row[stem]]
     five_prime = codes[(start + boxes.bb_x[stem])[place] + step]
     three_prime = codes[(start + boxes.bb_y[stem])[place] - step]
-    impossible[stem[place[~can_pair(five_prime, three_prime)]]] = True
+    impossible[stem[place[~CAN_PAIR[five_prime, three_prime]]]] = True
     return impossible
 
 
 def pairs_of_boxes(boxes: Iterable[Box]) -> np.ndarray:
     """The base pairs that boxes state: all pairs of a stem, both closing pairs of an iloop, the one of an hloop.
 
-    The way back from :func:`loop_boxes`: ``pairs_of_boxes(loop_boxes(pairs))`` is ``pairs``.
-
-    Returns:
-        ``(k, 2)`` int32.
+    The way back from :func:`loop_boxes`: ``pairs_of_boxes(loop_boxes(pairs))`` is ``pairs``, ``(k, 2)`` int32.
 
     Raises:
         ValueError: the boxes pair a base with two others, or with itself, or with one before the sequence begins.
     """
-    stated = [pair for box in boxes for pair in _stated_pairs(box)]
+    stated: list[tuple[int, int]] = []
+    for box_type, x, y, siz_x, siz_y in boxes:
+        stated += [(x + k, y - k) for k in range(siz_x if box_type == STEM else 1)]
+        stated += [inner_corner(x, y, siz_x, siz_y)] if box_type == ILOOP else []
     return as_pairs([i for i, _ in stated], [j for _, j in stated])
-
-
-def _stated_pairs(box: Box) -> Iterator[tuple[int, int]]:
-    box_type, x, y, siz_x, siz_y = box
-    if box_type == STEM:
-        yield from ((x + k, y - k) for k in range(siz_x))
-    else:
-        yield x, y
-        if box_type == ILOOP:
-            yield inner_corner(x, y, siz_x, siz_y)

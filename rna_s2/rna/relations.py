@@ -68,23 +68,16 @@ def conditions(a: Sequence[Any], b: Sequence[Any]) -> dict[int, Any]:
 
 
 def relation(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """How box ``a`` stands to box ``b``.
+    """How box ``a`` stands to box ``b``: int8 codes (:data:`RELATIONS`) in the broadcast shape.
 
-    Args:
-        a, b: each ``(type, bb_x, bb_y, siz_x, siz_y)``, int arrays that broadcast against each other.
-
-    Returns:
-        int8 codes (:data:`RELATIONS`) in the broadcast shape.
+    Each is ``(type, bb_x, bb_y, siz_x, siz_y)``, int arrays that broadcast against each other.
     """
-    holds = conditions(*(_with_inner_pair(*(np.asarray(column) for column in box)) for box in (a, b)))
+    columns = ((np.asarray(column) for column in box) for box in (a, b))
+    holds = conditions(*((kind, x, y, *inner_corner(x, y, siz_x, siz_y)) for kind, x, y, siz_x, siz_y in columns))
     code = np.full(np.shape(holds[OVERLAP]), CROSSING, np.int8)
     for relation_code, where in holds.items():
         code += (np.int8(relation_code) - code) * where  # several times as fast as writing through a mask
     return code
-
-
-def _with_inner_pair(box_type: Any, bb_x: Any, bb_y: Any, siz_x: Any, siz_y: Any) -> tuple[Any, ...]:
-    return box_type, bb_x, bb_y, *inner_corner(bb_x, bb_y, siz_x, siz_y)
 
 
 def is_conflict(code: Any) -> Any:
@@ -92,13 +85,8 @@ def is_conflict(code: Any) -> Any:
     return code < SAME
 
 
-def conflict(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """:func:`is_conflict` of :func:`relation`; bool, broadcast."""
-    return is_conflict(relation(a, b))
-
-
 def relation_matrix(boxes: Boxes, row: int) -> np.ndarray:
     """``(n, n)`` int8: :func:`relation` of each box of a row (first axis) to each other (second axis)."""
     part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
-    columns = [c[part] for c in (boxes.type, boxes.bb_x, boxes.bb_y, boxes.siz_x, boxes.siz_y)]
+    columns = [column[part] for column in boxes.columns]
     return relation([c[:, None] for c in columns], [c[None, :] for c in columns])

@@ -84,16 +84,6 @@ def mask_ambiguous(seq: str) -> str:
     return seq.translate(_MASK)
 
 
-def one_hot(codes: np.ndarray) -> np.ndarray:
-    """``(..., 4)`` float32 in the order A C G T from ``(...)`` base codes; N is all zeros."""
-    return np.eye(5, 4, dtype=np.float32)[codes]
-
-
-def can_pair(i_codes: np.ndarray, j_codes: np.ndarray) -> np.ndarray:
-    """Whether two bases form a canonical pair (:data:`CAN_PAIR`); base codes broadcast against each other."""
-    return CAN_PAIR[i_codes, j_codes]
-
-
 def pairable(codes: np.ndarray) -> np.ndarray:
     """``(L, L)`` bool map of the cells above the diagonal whose two bases can pair."""
     return np.triu(CAN_PAIR[codes[:, None], codes[None, :]], k=1)

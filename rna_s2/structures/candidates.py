@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from rna_s2.options.base import Options
-from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inner_pair, inside_map, outer_pair
+from rna_s2.rna.boxes import HLOOP, ILOOP, STEM, Boxes, inner_corner, inner_pair, inside_map, ragged_positions
 
 SMALLEST_PROBABILITY = 1e-6
 """Probabilities are kept this far from 0 and 1 before their log-odds are taken: single precision knows no nearer."""
@@ -94,9 +94,8 @@ class Candidates:
 
     def pairs_of(self, chosen: np.ndarray) -> np.ndarray:
         """``(k, 2)`` int32 base pairs of the chosen stems (indices), sorted by ``i``."""
-        size = self.x[chosen] - self.i[chosen] + 1
-        step = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        pairs = np.stack([np.repeat(self.i[chosen], size) + step, np.repeat(self.j[chosen], size) - step], axis=1)
+        stem, step = ragged_positions(self.x[chosen] - self.i[chosen] + 1)
+        pairs = np.stack([self.i[chosen][stem] + step, self.j[chosen][stem] - step], axis=1)
         return pairs[np.argsort(pairs[:, 0])].astype(np.int32)
 
 
@@ -124,49 +123,40 @@ class CandidateBoxes:
 
     Attributes:
         lengths: ``(rows,)`` bases.
-        options: what is allowed and how it is scored.
         boxes: the proposals.
         scores: ``(boxes,)`` float64 log-odds less those of the threshold.
-        stems, iloops, hloops: indices of the usable boxes of each type by row, corner and size.
-        stem_offsets, iloop_offsets, hloop_offsets: ``(rows + 1,)`` where those of each row begin.
+        usable: of each type, the indices of the usable boxes by row, corner and size, and ``(rows + 1,)`` where those of each
+            row begin.
     """
 
     lengths: np.ndarray
     options: DecodeOptions
     boxes: Boxes
     scores: np.ndarray
-    stems: np.ndarray
-    stem_offsets: np.ndarray
-    iloops: np.ndarray
-    iloop_offsets: np.ndarray
-    hloops: np.ndarray
-    hloop_offsets: np.ndarray
+    usable: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def row(self, r: int) -> Candidates:
         """What can be chosen for sequence ``r``."""
-        length = int(self.lengths[r])
-        stem = self.stems[self.stem_offsets[r]: self.stem_offsets[r + 1]]
-        loop = self.iloops[self.iloop_offsets[r]: self.iloop_offsets[r + 1]]
-        hairpin = self.hloops[self.hloop_offsets[r]: self.hloop_offsets[r + 1]]
-        b = self.boxes
-        i, j = b.bb_x[stem].astype(np.int64), b.bb_y[stem].astype(np.int64)
-        x, y = inner_corner(i, j, b.siz_x[stem], b.siz_y[stem])
-        outer, inner = i * length + j, x * length + y
-        loop_outer = b.bb_x[loop].astype(np.int64) * length + b.bb_y[loop]
-        loop_x, loop_y = inner_corner(b.bb_x[loop].astype(np.int64), b.bb_y[loop], b.siz_x[loop], b.siz_y[loop])
-        loop_inner = loop_x * length + loop_y
+        length, b = int(self.lengths[r]), self.boxes
+        stem, loop, hairpin = (index[offsets[r]: offsets[r + 1]] for index, offsets in self.usable)
+
+        def pairs(index: np.ndarray) -> tuple[np.ndarray, ...]:
+            i, j = b.bb_x[index].astype(np.int64), b.bb_y[index].astype(np.int64)
+            return i, j, *inner_corner(i, j, b.siz_x[index], b.siz_y[index])
+
+        (i, j, x, y), (loop_i, loop_j, loop_x, loop_y), (hairpin_i, hairpin_j, _, _) = map(pairs, (stem, loop, hairpin))
+        outer, inner, closing = i * length + j, x * length + y, hairpin_i * length + hairpin_j
         hairpin_score = np.full(len(stem), self.options.missing_loop)
         hairpin_box = np.full(len(stem), NO_BOX, np.int64)
         if len(hairpin):
-            closing = b.bb_x[hairpin].astype(np.int64) * length + b.bb_y[hairpin]
             place = np.minimum(np.searchsorted(closing, inner), len(hairpin) - 1)
             found = closing[place] == inner
-            hairpin_score[found] = self.scores[hairpin[place[found]]]
             hairpin_box[found] = hairpin[place[found]]
+            hairpin_score[found] = self.scores[hairpin_box[found]]
         return Candidates(
             length, i, j, x, y, self.scores[stem], stem, hairpin_score, hairpin_box,
-            stacked=_ranges(outer, inner + length - 1), loops=_ranges(loop_outer, inner),
-            loop_score=self.scores[loop], loop_box=loop, loop_stems=_ranges(outer, loop_inner),
+            stacked=_ranges(outer, inner + length - 1), loops=_ranges(loop_i * length + loop_j, inner),
+            loop_score=self.scores[loop], loop_box=loop, loop_stems=_ranges(outer, loop_x * length + loop_y),
         )
 
 
@@ -194,27 +184,16 @@ def candidate_boxes(boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, opt
         raise ValueError(f"{len(lengths)} lengths for {boxes.rows} sequences")
     if not np.isfinite(scores).all():
         raise ValueError(f"the log-odds of box {int(np.argmin(np.isfinite(scores)))} is not finite")
-    i, j = outer_pair(boxes)
     x, y = inner_pair(boxes)
-    square = boxes.siz_x == boxes.siz_y
-    usable = inside_map(boxes, lengths)
+    usable = inside_map(boxes, lengths) & ((boxes.type == ILOOP) | (boxes.siz_x == boxes.siz_y))
     least = _exact_log_odds(options.min_confidence) if options.min_confidence > 0 else -np.inf
-    stem = (
-        usable & (boxes.type == STEM) & square & (boxes.siz_x >= options.min_stem)
-        & (y - x - 1 >= options.min_hairpin) & (y > x) & (scores >= least)
-    )
-    iloop = (
-        usable & (boxes.type == ILOOP) & (boxes.siz_x >= 2) & (boxes.siz_y >= 2) & (boxes.siz_x + boxes.siz_y > 4)
-        & (y > x)
-    )
-    hloop = (
-        usable & (boxes.type == HLOOP) & square & (j - i + 1 == boxes.siz_x) & (boxes.siz_x - 2 >= options.min_hairpin)
-    )
+    stem = (boxes.siz_x >= options.min_stem) & (y - x - 1 >= options.min_hairpin) & (y > x) & (scores >= least)
+    iloop = (boxes.siz_x >= 2) & (boxes.siz_y >= 2) & (boxes.siz_x + boxes.siz_y > 4) & (y > x)
+    hloop = (boxes.bb_y - boxes.bb_x + 1 == boxes.siz_x) & (boxes.siz_x - 2 >= options.min_hairpin)
     scores = scores - _exact_log_odds(options.threshold)
-    return CandidateBoxes(
-        lengths, options, boxes, scores, *_sorted(boxes, scores, stem), *_sorted(boxes, scores, iloop),
-        *_sorted(boxes, scores, hloop),
-    )
+    of_type = ((STEM, stem), (ILOOP, iloop), (HLOOP, hloop))
+    kept = tuple(_sorted(boxes, scores, usable & (boxes.type == code) & fits) for code, fits in of_type)
+    return CandidateBoxes(lengths, options, boxes, scores, kept)
 
 
 def _sorted(boxes: Boxes, scores: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,7 @@ class Comparison(NamedTuple):
         predicted, known: numbers of pairs.
         right: predicted pairs that stand in the known structure.
         found: known pairs that stand in the predicted structure (with slack not always as many as ``right``).
-        sensitivity: ``found / known``, also called recall.
-        ppv: ``right / predicted``, also called precision.
-        f1: harmonic mean of the two.
+        sensitivity, ppv, f1: ``found / known``, ``right / predicted``, and the harmonic mean of the two.
         mcc: Matthews correlation coefficient over all ``L (L - 1) / 2`` cells of the map.
     """
 
@@ -38,12 +36,6 @@ class Comparison(NamedTuple):
     ppv: float
     f1: float
     mcc: float
-
-
-def compare(predicted: np.ndarray, known: np.ndarray, length: int, slack: int = 0) -> Comparison:
-    """Compare the pairs of one sequence; arguments and definitions as for :func:`compare_many`."""
-    table = compare_many([predicted], [known], [length], slack)
-    return Comparison(*(table[name].tolist()[0] for name in Comparison._fields))
 
 
 def compare_many(

@@ -15,13 +15,14 @@ to optimality by HiGHS (:func:`scipy.optimize.milp`). For the next best, what wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from rna_s2.options.errors import UserError
+from rna_s2.rna.boxes import ragged_positions
 from rna_s2.structures.candidates import NO_BOX, Candidates, Decoded, DecodeOptions
 
 _INFEASIBLE = 2  # status of scipy.optimize.milp
@@ -31,17 +32,14 @@ _HALF = 0.5  # a solved binary variable is near 0 or near 1
 def best_crossing(stems: Candidates, options: DecodeOptions, k: int) -> list[Decoded]:
     """The ``k`` best structures of one sequence, distinct sets of pairs, best first; stems may cross.
 
-    Args:
-        stems: what can be chosen; of more than ``crossing_max_stems`` stems, those of the lowest log-odds are left out.
-        options: what is allowed and how it is scored.
-        k: how many at most.
+    Of more than ``crossing_max_stems`` stems, those of the lowest log-odds are left out.
 
     Raises:
         UserError: the solver gives up.
     """
     if not len(stems):
         return [Decoded(np.zeros((0, 2), np.int32), np.zeros(0, np.int64), 0.0, 0)]
-    programme = _Programme.of(_strongest(stems, options.crossing_max_stems), options)
+    programme = _Programme(_strongest(stems, options.crossing_max_stems), options)
     found: list[Decoded] = []
     while len(found) < k and (structure := programme.solve()) is not None:
         found.append(structure)
@@ -60,42 +58,32 @@ def _strongest(stems: Candidates, most: int) -> Candidates:
     return replace(stems, **own, stacked=before[stems.stacked[keep]], loop_stems=before[stems.loop_stems])
 
 
-@dataclass
 class _Programme:
-    """The integer programme of one sequence. Variables, in this order: nested stems, stems beside, hairpin boxes,
-    internal-loop boxes between two given stems, loops without a box."""
+    """The integer programme of one sequence.
 
-    stems: Candidates
-    options: DecodeOptions
-    outer: np.ndarray
-    """``(joints,)`` the stem outside each internal loop."""
-    inner: np.ndarray
-    """``(joints,)`` the stem inside each internal loop."""
-    joint_loop: np.ndarray
-    """``(joints,)`` the internal loop between them."""
-    gain: np.ndarray
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-    """Blocks of constraints: row, variable and coefficient of each entry, and the upper bound of each row."""
+    Attributes:
+        outer, inner: ``(joints,)`` the stem outside and the stem inside each internal loop.
+        joint_loop: ``(joints,)`` the internal loop between them.
+        gain: what each variable adds, in this order: nested stems, stems beside, hairpin boxes, internal-loop boxes between
+            two given stems, loops without a box.
+        rows: blocks of constraints: row, variable and coefficient of each entry, and the upper bound of each row.
+    """
 
-    @classmethod
-    def of(cls, stems: Candidates, options: DecodeOptions) -> _Programme:
-        joints = np.array(
-            [
-                (s, t, loop)
-                for s in range(len(stems))
-                for loop in range(*stems.loops[s].tolist())
-                for t in range(*stems.loop_stems[loop].tolist())
-            ],
-            np.int64,
-        ).reshape(-1, 3)
-        gain = np.concatenate([
-            stems.score, stems.score + options.crossing_stem, stems.hairpin, stems.loop_score[joints[:, 2]],
+    def __init__(self, stems: Candidates, options: DecodeOptions) -> None:
+        joints = [
+            (s, t, loop)
+            for s in range(len(stems))
+            for loop in range(*stems.loops[s].tolist())
+            for t in range(*stems.loop_stems[loop].tolist())
+        ]
+        self.stems, self.options = stems, options
+        self.outer, self.inner, self.joint_loop = np.array(joints, np.int64).reshape(-1, 3).T
+        self.gain = np.concatenate([
+            stems.score, stems.score + options.crossing_stem, stems.hairpin, stems.loop_score[self.joint_loop],
             np.full(len(stems), options.missing_loop),
         ])
-        outer, inner, loop = joints.T
-        programme = cls(stems, options, outer, inner, loop, gain)
-        programme._constrain()
-        return programme
+        self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._constrain()
 
     def _constrain(self) -> None:
         stems, n, joints = self.stems, len(self.stems), len(self.outer)
@@ -104,12 +92,13 @@ class _Programme:
         inside = (stems.x[:, None] < stems.i) & (stems.j < stems.y[:, None])  # [s, t]: t lies inside s
         crosses = (stems.i[:, None] < stems.i) & (stems.i < stems.j[:, None]) & (stems.j[:, None] < stems.j)
 
-        stem, base = self._bases()
+        stem, step = ragged_positions(stems.x - stems.i + 1)
+        stem, base = np.tile(stem, 2), np.concatenate([stems.i[stem] + step, stems.j[stem] - step])
         self._at_most((base, nested[stem], 1), (base, beside[stem], 1), bound=np.ones(stems.length))
         s, t = np.nonzero(crosses)
         self._at_most((None, nested[s], 1), (None, nested[t], 1), bound=np.ones(len(s)))
-        s = np.repeat(nested, stems.stacked[:, 1] - stems.stacked[:, 0])
-        t = np.array([t for low, high in stems.stacked.tolist() for t in range(low, high)], np.int64)
+        s, step = ragged_positions(stems.stacked[:, 1] - stems.stacked[:, 0])
+        t = stems.stacked[s, 0] + step
         self._at_most(*((None, part[of], 1) for part in (nested, beside) for of in (s, t)), bound=np.ones(len(s)))
         s, t = np.nonzero(crosses | crosses.T)
         self._at_most((nested, beside, 1), (s, nested[t], -1), bound=np.zeros(n))
@@ -142,13 +131,6 @@ class _Programme:
             (here, nested[self.outer[worse]], 1), (here, nested[self.inner[worse]], 1), (here, joint[worse], -1),
             (row, nested[t], -1), bound=np.ones(len(worse)),
         )
-
-    def _bases(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stem and base of every base of every stem."""
-        size = self.stems.x - self.stems.i + 1
-        stem = np.repeat(np.arange(len(size)), size)
-        step = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        return np.tile(stem, 2), np.concatenate([self.stems.i[stem] + step, self.stems.j[stem] - step])
 
     def _at_most(self, *entries: tuple[np.ndarray | None, np.ndarray, int], bound: np.ndarray) -> None:
         """Add constraints: the sum of coefficient times variable is at most ``bound``, row by row.

@@ -39,7 +39,7 @@ With ``crossing``, see :mod:`rna_s2.structures.crossing`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -51,79 +51,38 @@ from rna_s2.structures.candidates import NO_BOX, Candidates, Decoded, DecodeOpti
 from rna_s2.structures.crossing import best_crossing
 
 
-def decode(boxes: Boxes, log_odds: np.ndarray, length: int, options: DecodeOptions | None = None) -> Decoded:
-    """The best structure of one sequence.
+def k_best_batch(
+    boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, k: int, options: DecodeOptions | None = None
+) -> list[list[Decoded]]:
+    """The ``k`` best structures of each sequence, distinct sets of pairs, in descending order of score.
 
-    Args:
-        boxes: the proposals, of one row.
-        log_odds: ``(boxes,)`` natural log-odds of each box (:func:`rna_s2.structures.candidates.log_odds` of a probability).
-        length: bases of the sequence.
-        options: what is allowed and how it is scored; ``None`` for the defaults.
-
-    Returns:
-        the structure of the highest score; the one without pairs where none scores above 0.
-
-    Raises:
-        ValueError: ``boxes`` has not one row, the log-odds do not fit it, or one is not finite.
-    """
-    return k_best(boxes, log_odds, length, 1, options)[0]
-
-
-def k_best(
-    boxes: Boxes, log_odds: np.ndarray, length: int, k: int, options: DecodeOptions | None = None
-) -> list[Decoded]:
-    """The ``k`` best structures of one sequence, distinct sets of pairs, in descending order of score.
-
-    Fewer where fewer are allowed; the structure without pairs is one of them. Arguments as for :func:`decode`.
-
-    Raises:
-        ValueError: as :func:`decode`, or ``k`` is below 1.
-    """
-    if boxes.rows != 1:
-        raise ValueError(f"one sequence expected, got the boxes of {boxes.rows}")
-    return next(iter(_decoded_rows(boxes, log_odds, np.array([length]), k, options or DecodeOptions())))
-
-
-def decode_batch(
-    boxes: Boxes,
-    log_odds: np.ndarray,
-    lengths: np.ndarray,
-    options: DecodeOptions | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> list[Decoded]:
-    """The best structure of each sequence: :func:`decode` for many.
+    Fewer where fewer are allowed; the structure without pairs is one of them.
 
     Args:
         boxes: the proposals of all sequences.
-        log_odds: ``(boxes,)`` natural log-odds.
+        log_odds: ``(boxes,)`` natural log-odds of each box (:func:`rna_s2.structures.candidates.log_odds` of a probability).
         lengths: ``(rows,)`` bases of each sequence.
-        options: as for :func:`decode`.
-        progress: wraps the stream of results (one item per sequence), to show a progress bar.
+        k: how many at most.
+        options: what is allowed and how it is scored; ``None`` for the defaults.
+
+    Raises:
+        ValueError: log-odds or lengths do not fit the boxes, a log-odds is not finite, or ``k`` is below 1.
     """
-    return [found[0] for found in progress(_decoded_rows(boxes, log_odds, lengths, 1, options or DecodeOptions()))]
-
-
-def k_best_batch(
-    boxes: Boxes,
-    log_odds: np.ndarray,
-    lengths: np.ndarray,
-    k: int,
-    options: DecodeOptions | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> list[list[Decoded]]:
-    """The ``k`` best structures of each sequence: :func:`k_best` for many; arguments as for :func:`decode_batch`."""
-    return list(progress(_decoded_rows(boxes, log_odds, lengths, k, options or DecodeOptions())))
-
-
-def _decoded_rows(
-    boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, k: int, options: DecodeOptions
-) -> Iterator[list[Decoded]]:
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")
+    options = options or DecodeOptions()
     candidates = candidate_boxes(boxes, log_odds, lengths, options)
-    for row in range(boxes.rows):
-        stems = candidates.row(row)
-        yield best_crossing(stems, options, k) if options.crossing else _Nested(stems, options).best(k)
+    rows = map(candidates.row, range(boxes.rows))
+    if options.crossing:
+        return [best_crossing(stems, options, k) for stems in rows]
+    return [list(islice(_Nested(stems, options).in_order(), k)) for stems in rows]
+
+
+def decode_batch(
+    boxes: Boxes, log_odds: np.ndarray, lengths: np.ndarray, options: DecodeOptions | None = None
+) -> list[Decoded]:
+    """The best structure of each sequence, without pairs where none scores above 0; the rest as for :func:`k_best_batch`."""
+    return [found for (found,) in k_best_batch(boxes, log_odds, lengths, 1, options)]
 
 
 @dataclass(frozen=True)
@@ -157,8 +116,8 @@ class _Nested:
         self.missing = options.missing_loop
         self.branch = options.branch
         starts = np.unique(stems.i)
-        ends, end = np.unique(stems.j, return_inverse=True)
-        self.end = end + 1  # 1 for the first of the distinct ends; 0: before all of them
+        ends, number = np.unique(stems.j, return_inverse=True)
+        self.end = number + 1  # 1 for the first of the distinct ends; 0: before all of them
         self.first_of_start = np.searchsorted(stems.i, starts)
         self.after = np.searchsorted(starts, stems.j, "right")  # first start behind this one
         self.first_inside = np.searchsorted(stems.i, stems.x, "right")  # first stem that begins inside this one
@@ -166,23 +125,17 @@ class _Nested:
         self.value = np.full(len(stems), -np.inf)  # best score of a structure with this one outermost stem
         self.branches = np.full((len(starts) + 1, len(ends) + 1), -np.inf)  # one stem or more, each with ``branch``
         self.outside = np.zeros(len(starts) + 1)  # any stems from this start on, in the exterior loop
-        self._fill()
-
-    def _fill(self) -> None:
-        last = len(self.stems)
-        for start in range(len(self.first_of_start) - 1, -1, -1):
+        last = len(stems)
+        for start in range(len(starts) - 1, -1, -1):
             first = int(self.first_of_start[start])
             branches = self.branches[start]
             branches[:] = self.branches[start + 1]
             best = self.outside[start + 1]
             for s in range(first, last):
                 one, more = self._inside(s)
-                within = self.stems.hairpin[s]
-                if len(one):
-                    within = max(within, one.max(), more.max())
-                self.value[s] = value = self.stems.score[s] + within
-                end = int(self.end[s])
-                after = int(self.after[s])
+                within = np.concatenate([stems.hairpin[[s]], one, more]).max()
+                self.value[s] = value = stems.score[s] + within
+                end, after = int(self.end[s]), int(self.after[s])
                 joined = np.maximum(self.branches[after, end:], 0.0)
                 joined += value + self.branch
                 np.maximum(branches[end:], joined, out=branches[end:])
@@ -212,11 +165,7 @@ class _Nested:
         more += self.missing + 2.0 * self.branch  # of the closing stem and of the first inside; the others have theirs
         return one, more
 
-    def best(self, k: int) -> list[Decoded]:
-        """The ``k`` best structures, in descending order of score."""
-        return list(islice(self._in_order(), k))
-
-    def _in_order(self) -> Iterator[Decoded]:
+    def in_order(self) -> Iterator[Decoded]:
         """All structures in descending order of score, by best-first search over unfinished derivations.
 
         A derivation is a stack of goals; its bound is the gain so far and the best score of each goal. It waits with its
@@ -264,13 +213,10 @@ class _Choices:
         self.table = table
         self.goal = goal
         self.scores = getattr(self, f"_{goal[0]}_scores")(*goal[1:])
-        self.best = int(np.argmax(self.scores))
-        self.order: np.ndarray | None = None
+        self.order = np.array([np.argmax(self.scores)])
 
     def _option(self, rank: int) -> int:
-        if rank == 0:
-            return self.best
-        if self.order is None:
+        if rank and len(self.order) == 1:
             self.order = np.argsort(-self.scores, kind="stable")
         return int(self.order[rank])
 

@@ -20,16 +20,9 @@ from rna_s2.rna.boxes import STEM, Boxes, is_in
 from rna_s2.rna.pairs import target_boxes
 from rna_s2.structures.candidates import Decoded, DecodeOptions, log_odds
 from rna_s2.structures.decode import k_best_batch
-from rna_s2.structures.pairing import (
-    PairProbabilities,
-    base_pair_probabilities,
-    least_energy,
-    maximum_expected_accuracy,
-)
+from rna_s2.structures.pairing import PairProbabilities, base_pair_probabilities, least_energy, maximum_expected_accuracy
 
-Decode = Callable[
-    [Boxes, np.ndarray, Sequence[PairProbabilities], Sequence[str], "DecoderChoice"], list[list[Decoded]]
-]
+Decode = Callable[[Boxes, np.ndarray, Sequence[PairProbabilities], Sequence[str], "DecoderChoice"], list[list[Decoded]]]
 """The signature of a decoder's function.
 
 It takes the proposals of all rows, their probabilities (``(boxes,)`` float64 in 0..1), the base-pair probabilities of each row,
@@ -63,38 +56,34 @@ def _exact(
 def _mea(
     boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], seqs: Sequence[str], options: DecoderChoice
 ) -> list[list[Decoded]]:
-    pairing = _without_improbable_stems(boxes, probability, pairing, options.decoding.min_confidence)
-    return _with_their_boxes(boxes, [
-        maximum_expected_accuracy(of_row, seq, options.gamma, options.decoding.min_hairpin)[0]
-        for of_row, seq in zip(pairing, seqs, strict=True)
-    ])
+    def fold(of_row: PairProbabilities, seq: str) -> np.ndarray:
+        return maximum_expected_accuracy(of_row, seq, options.gamma, options.decoding.min_hairpin)[0]
+
+    return _folded(boxes, probability, pairing, seqs, options, fold)
 
 
 def _energy(
     boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], seqs: Sequence[str], options: DecoderChoice
 ) -> list[list[Decoded]]:
-    decoding = options.decoding
-    pairing = _without_improbable_stems(boxes, probability, pairing, decoding.min_confidence)
-    unproposed = 0.0 if decoding.min_confidence else options.unproposed
-    return _with_their_boxes(boxes, [
-        least_energy(of_row, seq, options.evidence, unproposed, decoding.min_hairpin)
-        for of_row, seq in zip(pairing, seqs, strict=True)
-    ])
+    unproposed = 0.0 if options.decoding.min_confidence else options.unproposed
+
+    def fold(of_row: PairProbabilities, seq: str) -> np.ndarray:
+        return least_energy(of_row, seq, options.evidence, unproposed, options.decoding.min_hairpin)
+
+    return _folded(boxes, probability, pairing, seqs, options, fold)
 
 
-def _without_improbable_stems(
-    boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], min_confidence: float
-) -> Sequence[PairProbabilities]:
-    """Base-pair probabilities as if stems below ``min_confidence`` had not been proposed."""
-    improbable = (boxes.type == STEM) & (probability < min_confidence)
-    if not improbable.any():
-        return pairing
-    kept = np.where(improbable, 0.0, probability)
-    return [base_pair_probabilities(boxes, kept, of_row.length, row=row) for row, of_row in enumerate(pairing)]
-
-
-def _with_their_boxes(boxes: Boxes, found: list[np.ndarray]) -> list[list[Decoded]]:
-    """One structure per sequence from its pairs; its boxes are the proposals that stand in its loop decomposition."""
+def _folded(
+    boxes: Boxes, probability: np.ndarray, pairing: Sequence[PairProbabilities], seqs: Sequence[str], options: DecoderChoice,
+    fold: Callable[[PairProbabilities, str], np.ndarray],
+) -> list[list[Decoded]]:
+    """One structure per sequence, whose pairs ``fold`` finds as if stems below ``min_confidence`` had not been proposed; its
+    boxes are the proposals that stand in its loop decomposition."""
+    improbable = (boxes.type == STEM) & (probability < options.decoding.min_confidence)
+    if improbable.any():
+        kept = np.where(improbable, 0.0, probability)
+        pairing = [base_pair_probabilities(boxes, kept, of_row.length, row) for row, of_row in enumerate(pairing)]
+    found = [fold(of_row, seq) for of_row, seq in zip(pairing, seqs, strict=True)]
     targets = target_boxes(found)
     stands = is_in(boxes, targets)
     missing = np.diff(targets.offsets) - np.bincount(targets.row[is_in(targets, boxes)], minlength=len(found))
@@ -105,9 +94,7 @@ def _with_their_boxes(boxes: Boxes, found: list[np.ndarray]) -> list[list[Decode
 
 
 DECODERS: dict[str, Decoder] = {
-    "exact": Decoder(
-        "the structure of the highest sum of log-odds of its boxes", _exact, several=True, crosses=True
-    ),
+    "exact": Decoder("the structure of the highest sum of log-odds of its boxes", _exact, several=True, crosses=True),
     "mea": Decoder("maximum expected accuracy over base-pair probabilities", _mea),
     "energy": Decoder("the lowest free energy, with the log-odds of base pairs counted in", _energy),
 }
@@ -168,11 +155,11 @@ class DecoderChoice(Options):
         """Name of the decoder that is used, where the options leave it open."""
         if self.decoder != AUTO:
             return self.decoder
-        able = [name for name in (PREFERRED, *DECODERS) if self._suits(DECODERS[name])]
-        return able[0] if able else PREFERRED
-
-    def _suits(self, decoder: Decoder) -> bool:
-        return (decoder.several or self.k == 1) and (decoder.crosses or not self.decoding.crossing)
+        for name in (PREFERRED, *DECODERS):
+            decoder = DECODERS[name]
+            if (decoder.several or self.k == 1) and (decoder.crosses or not self.decoding.crossing):
+                return name
+        return PREFERRED
 
 
 def decode_structures(

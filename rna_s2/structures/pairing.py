@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from rna_s2.rna.boxes import Boxes, ragged_positions, stems_that_pair
 from rna_s2.rna.pairs import from_dot_bracket
 from rna_s2.rna.sequence import decode, encode
 from rna_s2.structures.candidates import log_odds
-
-PairRule = Literal["sum", "max", "any"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,6 @@ class PairProbabilities:
         """``(length,)`` float64: probability that each base is paired."""
         return _row_sums(self.i, self.j, self.p, self.length)
 
-    def matrix(self) -> np.ndarray:
-        """``(length, length)`` float64, zeros on the diagonal and below it."""
-        out = np.zeros((self.length, self.length))
-        out[self.i, self.j] = self.p
-        return out
-
     def of(self, pairs: np.ndarray) -> np.ndarray:
         """``(k,)`` float64: the probability of each of the given pairs (``(k, 2)`` int, ``i < j``); 0 where it has none."""
         if not len(self):
@@ -56,23 +47,20 @@ class PairProbabilities:
 
 
 def base_pair_probabilities(
-    boxes: Boxes, probability: np.ndarray, length: int, rule: PairRule = "sum", row: int = 0
+    boxes: Boxes, probability: np.ndarray, length: int, row: int = 0
 ) -> PairProbabilities:
     """Base-pair probabilities from the probabilities of the proposed stems.
 
-    A stem is a maximal run of stacked pairs, so a pair is in one stem of a structure at most: that stems A and B which
-    both contain the pair are right are events that exclude each other, and the probability of the pair is the **sum** over
-    the stems that contain it. A network that scores each box by itself does not keep to that, so the probabilities are
-    brought down where they exceed what a base can have: ``p[i, j] / max(1, s[i], s[j])``, where ``s[i]`` is the sum over
-    all pairs of base ``i``. What no stem contains has probability 0; loops say nothing here.
+    A stem is a maximal run of stacked pairs, so a structure has one stem at most that contains a pair, and the probability of
+    the pair is the **sum** over the stems that contain it. A network that scores each box by itself does not keep to that, so
+    the probabilities are brought down where they exceed what a base can have: ``p[i, j] / max(1, s[i], s[j])``, where ``s[i]``
+    is the sum over all pairs of base ``i``. What no stem contains has probability 0; loops say nothing here.
 
     Args:
         boxes: proposals; only the stems count. A stem that is not square, leaves the map or reaches its diagonal, is passed
             over. Identical stems count once, with their highest probability.
         probability: ``(boxes,)`` in 0..1.
         length: bases.
-        rule: ``sum`` as above; ``max``: the most probable stem that contains the pair; ``any``: ``1 - prod(1 - p)``, as
-            if stems were right independently of each other.
         row: the sequence among those of ``boxes``.
 
     Raises:
@@ -81,9 +69,7 @@ def base_pair_probabilities(
     probability = np.asarray(probability, np.float64)
     if probability.shape != (len(boxes),):
         raise ValueError(f"{probability.shape} probabilities for {len(boxes)} boxes")
-    part = slice(int(boxes.offsets[row]), int(boxes.offsets[row + 1]))
-    own = boxes.take_rows(np.array([row]))
-    p = probability[part]
+    own, p = boxes.take_rows(np.array([row])), probability[boxes.offsets[row]: boxes.offsets[row + 1]]
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("a probability is outside of 0..1")
     size = own.siz_x.astype(np.int64)
@@ -95,17 +81,7 @@ def base_pair_probabilities(
     cell = (own.bb_x[index][of_stem] + step) * length + own.bb_y[index][of_stem] - step
     cells, place = np.unique(cell, return_inverse=True)
     i, j = np.divmod(cells, length)
-    values = p[index][of_stem]
-    joined: np.ndarray
-    if rule == "sum":
-        joined = np.bincount(place, values, minlength=len(cells))
-    elif rule == "max":
-        joined = np.zeros(len(cells))
-        np.maximum.at(joined, place, values)
-    else:
-        joined = np.ones(len(cells))
-        np.multiply.at(joined, place, 1.0 - values)
-        joined = 1.0 - joined
+    joined = np.bincount(place, p[index][of_stem], minlength=len(cells))
     most = np.maximum(_row_sums(i, j, joined, length), 1.0)
     return PairProbabilities(length, i.astype(np.int32), j.astype(np.int32), joined / np.maximum(most[i], most[j]))
 
@@ -124,8 +100,7 @@ def maximum_expected_accuracy(
     unpaired bases (precision). The pairs are not bound to whole stems here.
 
     Args:
-        pairing: base-pair probabilities.
-        seq: the sequence, of ``pairing.length`` bases.
+        pairing, seq: base-pair probabilities, and the sequence of ``pairing.length`` bases.
         gamma: weight of pairs, above 0.
         min_hairpin: pairs that enclose fewer bases are left out.
 
@@ -165,8 +140,7 @@ def least_energy(
     as well (Deigan et al. 2009).
 
     Args:
-        pairing: base-pair probabilities.
-        seq: the sequence, of ``pairing.length`` bases.
+        pairing, seq: as for :func:`maximum_expected_accuracy`.
         evidence: weight of the log-odds, 0 or more.
         unproposed: least probability of a pair, that of those without one included; 0: pairs without one are forbidden.
         min_hairpin: unpaired bases of a hairpin loop; the model has none below 3.
@@ -191,9 +165,7 @@ def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray
 
     Of a paired base, the probability of its pair; of an unpaired one, that it is unpaired.
 
-    Args:
-        pairs: ``(k, 2)`` int pairs of the structure.
-        pairing: base-pair probabilities of the sequence.
+    ``pairs`` are those of the structure, ``(k, 2)`` int.
     """
     confidence = np.clip(1.0 - pairing.paired(), 0.0, 1.0)
     confidence[pairs.reshape(-1)] = np.repeat(pairing.of(pairs), 2)
@@ -201,10 +173,9 @@ def base_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> np.ndarray
 
 
 def structure_confidence(pairs: np.ndarray, pairing: PairProbabilities) -> float:
-    """How far a structure as a whole can be trusted, 0..1: the mean probability of its pairs.
+    """How far a structure as a whole can be trusted, 0..1: the mean probability of its pairs (its expected PPV).
 
-    This is the share of its pairs that are expected to be right (its expected PPV). A structure without pairs says that
-    every base is unpaired: its confidence is the mean of :func:`base_confidence`, 1 for an empty sequence.
+    Of a structure without pairs it is the mean of :func:`base_confidence`, 1 for an empty sequence.
     """
     if len(pairs):
         return float(pairing.of(pairs).mean())
