@@ -18,10 +18,12 @@ from torch import Tensor
 from rna_s2.rna.boxes import BOX_TYPES, ragged_take, top_left
 from rna_s2.rna.sequence import BASES
 from rna_s2.s2.dataset import EncodedDataset
-from rna_s2.s2.prefix_lstm import PrefixTree, prefix_tree
 
 BEYOND = len(BASES)
 """Code that stands behind the end of a sequence in a batch."""
+
+PADDED_TO = 8
+"""The padded grid has a multiple of so many places per row: fused attention copies a bias of other widths."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class BoxSequences:
         values: ``(positions, channels)`` float32; all first positions, then all second ones, ..., boxes by falling length.
         step_sizes: ``(longest,)`` int64 on the CPU; how many boxes reach each position.
         box: ``(n,)`` int64; the index in the batch of each box, in the packed order (falling length).
-        tree: the prefixes that the boxes have in common, on the CPU.
+        codes: ``(positions,)`` uint8 on the host; one number for each of ``values``, the same for the same base.
     """
 
     values: Tensor
     step_sizes: Tensor
     box: Tensor
-    tree: PrefixTree
+    codes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Batch:
         labels: ``(boxes,)`` float32, 1 where the box belongs to the target structure.
         row: ``(boxes,)`` int64; the row of the batch each box belongs to, ascending.
         slot: ``(boxes,)`` int64; the box's place in the padded grid, ``row * longest + position``.
-        mask: ``(rows, longest)`` bool; True where the padded grid holds a box.
+        mask: ``(rows, longest)`` bool; True where the padded grid holds a box (``longest``: of the longest row or a few more).
         row_id: ``(rows,)`` int64 on the host; which rows of the dataset these are.
         counts: boxes of each row, on the host.
         sequences: bases of the boxes by type name; empty for kinds without them.
@@ -96,7 +98,7 @@ def make_batch(data: EncodedDataset, rows: np.ndarray, shift: np.ndarray | None 
     rows = np.asarray(rows, dtype=np.int64)
     index, offsets = ragged_take(data.offsets, rows)
     counts = np.diff(offsets)
-    longest = int(counts.max(initial=0))
+    longest = -(-int(counts.max(initial=0)) // PADDED_TO) * PADDED_TO
     row = np.repeat(np.arange(len(rows)), counts)
     slot = np.arange(len(index)) - np.repeat(offsets[:-1], counts) + row * longest
     features = np.asarray(data.features[index], dtype=np.float32)
@@ -149,7 +151,7 @@ def _box_sequences(data: EncodedDataset, code: int, boxes: np.ndarray, in_batch:
         values=torch.from_numpy(packed.astype(np.float32)),
         step_sizes=torch.from_numpy(np.asarray(step_sizes, dtype=np.int64)),
         box=torch.from_numpy(in_batch[order]),
-        tree=prefix_tree(np.packbits(packed, axis=1)[:, 0], step_sizes),
+        codes=np.packbits(packed, axis=1)[:, 0],
     )
 
 
@@ -167,14 +169,25 @@ def length_groups(counts: np.ndarray, n_groups: int) -> list[np.ndarray]:
     return [group for group in np.array_split(order, min(n_groups, max(1, len(order)))) if len(group)]
 
 
+def rows_per_batch(counts: np.ndarray, batch_size: int, batch_boxes: int = 0) -> int:
+    """How many rows of a length group are a batch.
+
+    Args:
+        counts: ``(rows,)`` boxes of each row of the group.
+        batch_size: so many, unless ``batch_boxes`` says otherwise.
+        batch_boxes: as many as hold so many boxes, rows padded to the longest of the group, one at least; 0: ``batch_size``.
+    """
+    return max(1, batch_boxes // max(int(counts.max(initial=0)), 1)) if batch_boxes else batch_size
+
+
 def epoch_batches(
-    counts: np.ndarray, batch_size: int, n_groups: int, rng: np.random.Generator
+    counts: np.ndarray, batch_size: int, n_groups: int, rng: np.random.Generator, batch_boxes: int = 0
 ) -> list[np.ndarray]:
     """The batches of one epoch: every row once, rows of a batch from one length group, all in random order.
 
     Args:
         counts: ``(rows,)`` boxes of each row.
-        batch_size: rows in a batch; the last batch of a group may have fewer.
+        batch_size, batch_boxes: rows or boxes in a batch (:func:`rows_per_batch`); the last batch of a group may have fewer.
         n_groups: number of length groups.
         rng: decides the order.
 
@@ -183,8 +196,8 @@ def epoch_batches(
     """
     batches: list[np.ndarray] = []
     for group in length_groups(counts, n_groups):
-        shuffled = rng.permutation(group)
-        batches.extend(shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size))
+        shuffled, rows = rng.permutation(group), rows_per_batch(counts[group], batch_size, batch_boxes)
+        batches.extend(shuffled[start : start + rows] for start in range(0, len(shuffled), rows))
     return [batches[k] for k in rng.permutation(len(batches))]
 
 
@@ -233,10 +246,12 @@ class EpochBatches(torch.utils.data.IterableDataset):
         n_groups: int,
         seed: int,
         max_shift: int = 0,
+        batch_boxes: int = 0,
     ) -> None:
         super().__init__()
         self.data, self.rows = data, np.asarray(rows, dtype=np.int64)
         self.batch_size, self.n_groups, self.seed, self.max_shift = batch_size, n_groups, seed, max_shift
+        self.batch_boxes = batch_boxes
         self.epoch = 0
         self._counts = np.diff(data.offsets)[self.rows]
         self._lowest = _lowest_positions(data) if max_shift else np.zeros(len(data), dtype=np.int64)
@@ -246,12 +261,12 @@ class EpochBatches(torch.utils.data.IterableDataset):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        sizes = [len(group) for group in length_groups(self._counts, self.n_groups)]
-        return sum(-(-size // self.batch_size) for size in sizes)
+        groups = length_groups(self._counts, self.n_groups)
+        return sum(-(-len(group) // rows_per_batch(self._counts[group], self.batch_size, self.batch_boxes)) for group in groups)
 
     def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        for batch in epoch_batches(self._counts, self.batch_size, self.n_groups, rng):
+        for batch in epoch_batches(self._counts, self.batch_size, self.n_groups, rng, self.batch_boxes):
             rows = self.rows[batch]
             shift = None
             if self.max_shift:

@@ -120,6 +120,9 @@ class TrainingConfig(Options):
 
     epoch: int = Field(50, ge=1, description="passes over the training rows", json_schema_extra=called("epochs"))
     batch_size: int = Field(2, ge=1, description="rows in a batch")
+    batch_boxes: int = Field(
+        0, ge=0, description="boxes in a batch, each row padded to the longest, in place of batch_size rows; 0: batch_size rows"
+    )
     max_boxes: int = Field(
         0, ge=0, description="rows with more boxes do not train a network (rules of a study learn from them all the same); "
         "0: no limit"

@@ -11,7 +11,7 @@ from torch.nn import functional
 from rna_s2.s2.batches import Batch, BoxSequences
 from rna_s2.s2.config import NetworkConfig
 from rna_s2.s2.layers import EncoderLayer, dropout
-from rna_s2.s2.prefix_lstm import last_states
+from rna_s2.s2.prefix_lstm import last_states, prefix_tree
 
 
 class BoxSequenceEncoder(nn.Module):
@@ -23,7 +23,8 @@ class BoxSequenceEncoder(nn.Module):
 
     def forward(self, sequences: BoxSequences) -> Tensor:  # -> (n, hidden), in the packed order
         if sequences.values.device.type == "cpu":
-            return last_states(self.lstm, sequences.values, sequences.tree)
+            tree = prefix_tree(sequences.codes, sequences.step_sizes.numpy())
+            return last_states(self.lstm, sequences.values, tree)
         packed = nn.utils.rnn.PackedSequence(sequences.values, sequences.step_sizes)
         _, (hidden, _) = self.lstm(packed)  # (layers, n, hidden)
         return hidden[-1]

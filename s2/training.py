@@ -243,7 +243,8 @@ def train(
         begin_with(module.network, start, config, data)
     training, augmentation = config.training, config.augmentation
     batches = EpochBatches(
-        data, train_rows, batch_size=training.batch_size, n_groups=training.n_length_groups, seed=seed,
+        data, train_rows, batch_size=training.batch_size, batch_boxes=training.batch_boxes, n_groups=training.n_length_groups,
+        seed=seed,
         max_shift=augmentation.bb_shift if augmentation.bb_augmentation_shift else 0,
     )
     options = FitOptions(

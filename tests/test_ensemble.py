@@ -76,6 +76,29 @@ def test_with_every_pair_allowed_it_is_plain_folding(length):
     assert pair_probabilities(seq, can) == pytest.approx(plain, abs=1e-4)
 
 
+@pytest.mark.parametrize(("seq", "scale"), [("G" * 300 + "AAAA" + "C" * 300, None), ("ACGU" * 150, -10_000.0)])
+def test_a_partition_function_out_of_range_is_scaled_anew(seq, scale, monkeypatch):
+    """The first is more stable than ViennaRNA's own scale allows for, the second less than a scale that is put upon it."""
+    n = len(seq)
+    can = np.array([(k, n - 1 - k) for k in range(n // 2 - 2) if seq[k] + seq[n - 1 - k] in ("GC", "CG", "AU", "UA")])
+    exact = ensemble._compound(seq, can, 0.0, None, 3)
+    exact.exp_params_rescale(exact.mfe()[1])
+    lowest = exact.pf()[1]
+    wanted = np.array(exact.bpp())[can[:, 0] + 1, can[:, 1] + 1]
+    own = ensemble._compound
+
+    def scaled(*arguments):
+        compound = own(*arguments)
+        if scale is not None:
+            compound.exp_params_rescale(scale)
+        return compound
+
+    assert not ensemble._in_range(scaled(seq, can, 0.0, None, 3).pf()[1]) and ensemble._in_range(lowest)
+    monkeypatch.setattr(ensemble, "_compound", scaled)
+    np.testing.assert_allclose(pair_probabilities(seq, can), wanted, atol=1e-12)
+    assert wanted.max() > 0.5
+
+
 def test_pairs_of_stems_once_per_row():
     boxes = Boxes.from_rows([
         [

@@ -16,7 +16,7 @@ from rna_s2.rna.sequence import encode
 from rna_s2.s1.cells import CellOutputs, all_proposals
 from rna_s2.s1.config import NetworkConfig
 from rna_s2.s1.merging import group, merge
-from rna_s2.s1.network import BAND, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
+from rna_s2.s1.network import BANDS, LARGE_MAP, ProposalNetwork, Window, receptive_field, split_outputs, windows_around
 from rna_s2.s1.proposals import least_on_logit, propose_selections
 from rna_s2.s1.selection import SELECTIONS, THRESHOLDS, InferenceOptions, Selection, SelectionOptions
 from tests.s1_reference import propose
@@ -205,11 +205,11 @@ def test_windows_give_what_the_whole_map_gives(rows, columns):
     assert inside.any() and torch.allclose(windows[inside], whole[inside], rtol=1e-9, atol=1e-9)
 
 
-def test_windows_hold_every_inside_cell_and_little_else():
-    inside = torch.zeros(2, 3 * BAND, 100, dtype=torch.bool)
-    inside[0, 0, 7] = inside[1, BAND - 1, 30] = inside[0, 2 * BAND + 5, 99] = True
-    assert windows_around(inside) == [Window(0, BAND, 7, 31), Window(2 * BAND, 3 * BAND, 99, 100)]
-    length = 100
+@pytest.mark.parametrize(("length", "band"), [(100, BANDS[0]), (LARGE_MAP, BANDS[1])])
+def test_windows_hold_every_inside_cell_and_little_else(length, band):
+    inside = torch.zeros(2, length, length, dtype=torch.bool)
+    inside[0, 0, 7] = inside[1, band - 1, 30] = inside[0, 2 * band + 5, 99] = True
+    assert windows_around(inside) == [Window(0, band, 7, 31), Window(2 * band, 3 * band, 99, 100)]
     triangle = torch.triu(torch.ones(1, length, length, dtype=torch.bool), 1)
     area = sum((w.bottom - w.top) * (w.right - w.left) for w in windows_around(triangle))
     assert area < 0.65 * length**2

@@ -345,7 +345,7 @@ def test_a_batch_holds_the_rows_as_asked():
     assert batch.rows == 3 and batch.row_id.tolist() == rows.tolist()
     assert batch.mask.sum(1).tolist() == [7, 0, 1]
     assert batch.row.tolist() == [0] * 7 + [2]
-    assert batch.slot.tolist() == [0, 1, 2, 3, 4, 5, 6, 14]
+    assert batch.slot.tolist() == [0, 1, 2, 3, 4, 5, 6, 16] and batch.mask.shape == (3, 8)
     index = [*range(data.offsets[3], data.offsets[4]), data.offsets[1]]
     shifted = data.features[index].copy()
     shifted[:, 3:5] += np.array([2] * 7 + [-1])[:, None]
@@ -368,6 +368,18 @@ def test_an_epoch_has_every_row_once(counts, batch_size, n_groups, seed):
         assert sorted(own, reverse=True) == [batch_size] * full + [rest] * (rest > 0)
     again = epoch_batches(counts, batch_size, n_groups, np.random.default_rng(seed))
     assert [b.tolist() for b in again] == [b.tolist() for b in batches]
+
+
+@given(st.lists(st.integers(0, 12), max_size=25), st.integers(1, 40), st.integers(1, 30))
+def test_batches_by_boxes_are_bounded_and_as_many_as_announced(counts, batch_boxes, n_groups):
+    counts = np.array(counts, dtype=np.int64)
+    batches = epoch_batches(counts, 2, n_groups, np.random.default_rng(0), batch_boxes)
+    assert sorted(np.concatenate([*batches, []]).tolist()) == list(range(len(counts)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(counts[batch].max(), 1) <= batch_boxes
+    data = random_dataset([(n, 0, 0) for n in counts])
+    of_epoch = EpochBatches(data, np.arange(len(data)), batch_size=2, n_groups=n_groups, seed=0, batch_boxes=batch_boxes)
+    assert len(of_epoch) == len(list(of_epoch)) == len(batches)
 
 
 @given(st.lists(st.integers(0, 12), max_size=25), st.integers(1, 30))

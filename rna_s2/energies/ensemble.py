@@ -34,7 +34,8 @@ ROWS_PER_WORKER = 200
 LEAST_HAIRPIN = 3
 """Unpaired bases of the smallest hairpin loop that the model knows."""
 
-_RESCALE_FROM = 1000  # bases from which the partition function needs the lowest energy to stay within double precision
+_ROUNDED_UNFOLDED = 0.01  # kcal/mol, the unfolded chain's energy of 0 with rounding
+_RESCALE_FROM = 4000  # bases from which the partition function hardly stays within double precision by ViennaRNA's own scale
 
 
 def stem_pairs(boxes: Boxes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,11 +88,16 @@ def pair_probabilities(seq: str, pairs: np.ndarray) -> np.ndarray:
     if not len(pairs):
         return np.zeros(0)
     compound = _compound(seq, pairs, 0.0, None, LEAST_HAIRPIN)
-    if len(seq) >= _RESCALE_FROM:
-        compound.exp_params_rescale(compound.mfe()[1])
-    compound.pf()
+    if len(seq) >= _RESCALE_FROM or not _in_range(compound.pf()[1]):
+        compound.exp_params_rescale(compound.mfe()[1])  # the scale at which it is in range; to find it is to fold once more
+        compound.pf()
     matrix = np.array(compound.bpp())  # from 1, above the diagonal
     return np.clip(matrix[pairs[:, 0] + 1, pairs[:, 1] + 1], 0.0, 1.0)
+
+
+def _in_range(energy: float) -> bool:
+    """Whether a partition function stayed within double precision: the unfolded chain is in it, so its energy is 0 or less."""
+    return energy < _ROUNDED_UNFOLDED
 
 
 def _compound(seq: str, pairs: np.ndarray, bonus: np.ndarray | float, others: float | None, min_hairpin: int):

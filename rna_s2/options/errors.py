@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import logging
 import os
 import signal
@@ -58,6 +60,7 @@ def run_command(main: Callable[[Sequence[str] | None], object], argv: Sequence[s
     systems and containers end a process, ends the command in order: temporary files are removed, and its run ends.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    atexit.register(gc.freeze)  # Python looks for garbage when it ends, which takes most of a second with torch and MLflow
     try:
         with signal_handled(signal.SIGTERM, _leave):
             main(argv)

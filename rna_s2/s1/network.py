@@ -29,9 +29,11 @@ SIZE_CLASSES = 11
 LOC_BEYOND = LOC_CLASSES - 1
 SIZE_BEYOND = SIZE_CLASSES - 1
 
-BAND = 12
-"""Rows of a map that are computed together where only its upper triangle is: fewer waste less of the triangle's edge,
-more make larger convolutions."""
+BANDS = (12, 24)
+"""Rows of a small and of a large map that are computed together where only its upper triangle is: fewer waste less of the
+triangle's edge, more make larger convolutions."""
+LARGE_MAP = 200
+"""Rows from which a map is large."""
 
 ON_PRIOR = 0.01
 """Share of the cells that are on, about: what the untrained network predicts for each cell (the bias of Lin et al. 2017,
@@ -85,18 +87,18 @@ class Window(NamedTuple):
 
 
 def windows_around(inside: Tensor) -> list[Window]:
-    """Bands of at most :data:`BAND` rows that hold every inside cell of ``(batch, rows, columns)``, cut to its columns."""
+    """Bands of map rows that hold every inside cell of ``(batch, rows, columns)``, cut to its columns (:data:`BANDS`)."""
     any_inside = inside.any(dim=0)
-    windows = []
-    for top in range(0, any_inside.shape[0], BAND):
-        bottom = min(top + BAND, any_inside.shape[0])
+    windows, band = [], BANDS[any_inside.shape[0] >= LARGE_MAP]
+    for top in range(0, any_inside.shape[0], band):
+        bottom = min(top + band, any_inside.shape[0])
         columns = torch.nonzero(any_inside[top:bottom].any(dim=0)).squeeze(1)
         if len(columns):
             windows.append(Window(top, bottom, int(columns[0]), int(columns[-1]) + 1))
     return windows
 
 
-def cut(framed: Tensor, window: Window, frame: int, around: int = 0) -> Tensor:
+def cut(framed: Tensor, window: Window, frame: int = 0, around: int = 0) -> Tensor:
     """View of the cells of a window, and of those up to ``around`` cells beside it, in ``(batch, channels, rows, columns)``
     of a map that has a frame of ``frame`` cells (``around`` or more) about it."""
     low, high = frame - around, frame + around
@@ -122,9 +124,11 @@ class ResidualBlock(nn.Module):
     def forward(self, stream: Tensor) -> Tensor:
         return stream + self.mix(F.relu(self.look(F.relu(stream))))
 
-    def added(self, stream: Tensor) -> Tensor:
-        """What :meth:`forward` adds to a window of the stream, from the window and the ``look.padding`` cells around it."""
-        return convolved(F.relu_(convolved(F.relu(stream), self.look)), self.mix)
+    def added(self, positive: Tensor) -> Tensor:
+        """What :meth:`forward` adds to a window of the stream, from the stream's ReLU in the window and in the ``look.padding``
+        cells around it."""
+        hidden = F.relu_(convolved(positive, self.look)).permute(0, 2, 3, 1)
+        return F.linear(hidden, self.mix.weight.flatten(1), self.mix.bias).permute(0, 3, 1, 2)
 
 
 class ProposalNetwork(nn.Module):
@@ -195,31 +199,26 @@ class ProposalNetwork(nn.Module):
     def _stream_in_windows(self, pairs: Tensor, inside: Tensor) -> Tensor:
         """The stream, ``(batch, channels, rows, columns)``, computed only in windows around the inside cells.
 
-        Both maps that take turns in holding it have a frame of outside cells, in place of the padding of convolutions.
+        What convolutions read, the stream through a ReLU, has a frame of zeros in place of their padding.
         """
         device = pairs.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.first.weight.dtype
         frame = max((block.look.padding[0] for block in self.blocks), default=0)
         batch, rows, columns = pairs.shape
-        stream, after = (
-            torch.full(
-                (batch, rows + 2 * frame, columns + 2 * frame, self.config.channels), OUTSIDE, dtype=dtype, device=pairs.device
-            ).permute(0, 3, 1, 2)
-            for _ in range(2)
-        )
+        like = {"dtype": dtype, "device": pairs.device}
+        stream = torch.empty((batch, rows, columns, self.config.channels), **like).permute(0, 3, 1, 2)
+        positive = torch.zeros((batch, rows + 2 * frame, columns + 2 * frame, self.config.channels), **like).permute(0, 3, 1, 2)
         windows = windows_around(inside)
         framed = F.pad(pairs, (self.config.first_kernel // 2,) * 4, value=len(self.pair_table) - 1)
         outside, table = ~inside.unsqueeze(1), self._first_table()
         for window in windows:
-            seen = self._first_in(framed, window, table)
-            mask = outside[:, :, window.top: window.bottom, window.left: window.right]
-            cut(stream, window, frame).copy_(seen.masked_fill(mask, OUTSIDE))
+            cut(stream, window).copy_(self._first_in(framed, window, table).masked_fill(cut(outside, window), OUTSIDE))
         for block in self.blocks:
             for window in windows:
-                added = block.added(cut(stream, window, frame, block.look.padding[0]))
-                torch.add(cut(stream, window, frame), added, out=cut(after, window, frame))
-            stream, after = after, stream
-        return cut(stream, Window(0, rows, 0, columns), frame)
+                torch.clamp(cut(stream, window), min=0, out=cut(positive, window, frame))
+            for window in windows:
+                cut(stream, window).add_(block.added(cut(positive, window, frame, block.look.padding[0])))
+        return stream
 
     def _first_table(self) -> Tensor:
         """``(places * pairs, channels)``: what each pair adds to the first convolution at each place of its kernel."""

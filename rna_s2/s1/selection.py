@@ -130,7 +130,7 @@ class InferenceOptions(Options):
     """How the maps are computed: memory and speed, not the result (but for rounding)."""
 
     batch_pixels: int = Field(49152, ge=1, description="map cells in a batch: rows times the square of the longest")
-    patch: int = Field(384, ge=16, description="longest map computed whole; longer ones in patches of this side")
+    patch: int = Field(512, ge=16, description="longest map computed whole; longer ones in patches of this side")
     precision: Precision = Field("32", description=PRECISION_HELP)
     device: Device = Field(
         "auto", description="where the networks run; auto: on a CUDA device where there is one, else on the CPU"
