@@ -96,7 +96,7 @@ def test_none_and_negative_values(config):
     ("text", "key", "allowed"),
     [
         ("epocs: 3\n", "epocs", "seed, start, resume, data, pruning"),
-        ("training: {epocs: 3}\n", "epocs", "epoch, batch_size, max_boxes, row_share, n_length_groups"),
+        ("training: {epocs: 3}\n", "epocs", "epoch, batch_size, batch_boxes, max_boxes, row_share, n_length_groups"),
         ("network: {n_dims: 20}\ntraining: {epoch: 2}\n", "n_dims", "n_dim, n_attn_layer"),
     ],
 )

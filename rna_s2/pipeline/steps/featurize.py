@@ -24,7 +24,7 @@ from rna_s2.tracking.names import run_name
 
 logger = logging.getLogger(__name__)
 
-FEATURIZE = CachedStep("featurize", version=2, folder="encoded", libraries=("numpy",))
+FEATURIZE = CachedStep("featurize", version=3, folder="encoded", libraries=("numpy",))
 
 
 class FeaturizeOptions(TrackedOptions):
