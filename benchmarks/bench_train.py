@@ -1,12 +1,13 @@
 """Rows per second of training S2 at the reference experiment's sizes, beside PyTorch's own layers at the same batch.
 
-    python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2] [--device cuda] [--batch_size 32]
+    python benchmarks/bench_train.py --table TABLE [--rows 64] [--rounds 3] [--threads 2]
+        [--device cuda] [--batch_size 32 | --batch_boxes 8192]
 
-Each model is trained for one pass over the same rows; the sides take turns, and a ratio is that of medians to *plain*. The
+Each model is trained for one pass over the same rows; the sides take turns, and rates are those of medians. The
 CPU time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes
-run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16. A further side does the
-single-precision matrix products of the attention layers alone, without LSTMs. Peak memory is that of a process that does
-nothing else.
+run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16, and *plain* for the
+relational network. A further side does the single-precision matrix products of the attention layers alone, without LSTMs. Peak
+memory is that of a process that does nothing else, or of the CUDA device.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from rna_s2.s2.dataset import EncodedDataset  # noqa: E402
 from rna_s2.s2.network import batch_loss  # noqa: E402
 from rna_s2.s2.training import S2Module  # noqa: E402
 
-MODELS = ("baseline", "s1_features", "lstm_attn", "lstm_attn_hid100")
+MODELS = ("baseline", "s1_features", "lstm_attn", "lstm_attn_hid100", "relational")
 
 
 class PlainNetwork(nn.Module):
@@ -91,14 +92,21 @@ def data_of(model: str, table: str, cache_dir: str, rows: int) -> EncodedDataset
     return data.take_rows(np.random.default_rng(0).permutation(len(data))[:rows])
 
 
+def batches_of(config: TrainConfig, data: EncodedDataset) -> EpochBatches:
+    """The batches of an epoch, as a training has them."""
+    training = config.training
+    return EpochBatches(
+        data, np.arange(len(data)), batch_size=training.batch_size, batch_boxes=training.batch_boxes,
+        n_groups=training.n_length_groups, seed=0,
+    )
+
+
 def trained(network, step, config: TrainConfig, data: EncodedDataset, precision: str, device: torch.device):
     """One epoch: ``step`` gives the loss of a batch."""
     network.to(device)
     training = config.training
     optimiser = torch.optim.Adam(network.parameters(), lr=training.lr, betas=training.betas, fused=True)
-    batches = EpochBatches(
-        data, np.arange(len(data)), batch_size=training.batch_size, n_groups=training.n_length_groups, seed=0
-    )
+    batches = batches_of(config, data)
 
     def epoch() -> None:
         for batch in batches:
@@ -130,12 +138,8 @@ def products(config: TrainConfig, data: EncodedDataset, device: torch.device):
     width, wide = network.n_dim, network.n_ff
     shapes = [(3 * width, width), (width, width), (wide, width), (width, wide)]
     weights = [torch.randn(shape, device=device) for shape in shapes]
-    longest = int(np.diff(data.offsets).max()) * max(2, config.training.batch_size)
-    buffers = {size: torch.randn(longest, size, device=device) for size in {size for shape in shapes for size in shape}}
-    batches = EpochBatches(
-        data, np.arange(len(data)), batch_size=config.training.batch_size, n_groups=config.training.n_length_groups, seed=0
-    )
-    boxes = [len(batch.features) for batch in batches]
+    boxes = [len(batch.features) for batch in batches_of(config, data)]
+    buffers = {size: torch.randn(max(boxes), size, device=device) for size in {size for shape in shapes for size in shape}}
 
     def epoch() -> None:
         for n in boxes:
@@ -161,14 +165,15 @@ def seconds(epoch) -> tuple[float, float]:
 def measure(model: str, arguments: argparse.Namespace) -> str:
     """The lines of the table for one model."""
     config, data = config_of(model), data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
-    if arguments.batch_size:
-        training = config.training.model_copy(update={"batch_size": arguments.batch_size})
-        config = config.model_copy(update={"training": training})
+    sizes = {"batch_size": arguments.batch_size or config.training.batch_size, "batch_boxes": arguments.batch_boxes}
+    config = config.model_copy(update={"training": config.training.model_copy(update=sizes)})
     device = chosen_device(arguments.device)
     keep_freed_memory()
-    sides = {"plain": plain(config, data, "32", device), "32": ours(config, data, "32", device)}
+    sides = {"32": ours(config, data, "32", device)}
     if has_bfloat16(device):
-        sides |= {"plain bf16": plain(config, data, "bf16", device), "bf16": ours(config, data, "bf16", device)}
+        sides["bf16"] = ours(config, data, "bf16", device)
+    if config.network.architecture == "boxes":
+        sides |= {f"plain {name}": plain(config, data, name, device) for name in tuple(sides)}
     sides["products"] = products(config, data, device)
     for epoch in sides.values():
         epoch()
@@ -177,14 +182,16 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
         for name, epoch in sides.items():
             times[name].append(seconds(epoch))
     rate = {name: len(data) / statistics.median(wall for wall, _ in each) for name, each in times.items()}
-    faster = {name: f"{rate[name]:.1f} ({rate[name] / rate['plain']:.1f}x)" for name in rate}
-    share = rate["32"] / rate["products"]
-    cpu = " / ".join(f"{1e3 * min(cpu for _, cpu in each) / len(data):.1f}" for each in times.values())
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    cells = [f"{rate[name]:.1f}" if name in rate else "" for name in ("plain 32", "32", "plain bf16", "bf16", "products")]
+    cpu = " / ".join(f"{1e3 * min(cpu for _, cpu in times[name]) / len(data):.1f}" for name in ("32", "products"))
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    size = f"{arguments.batch_boxes} boxes" if arguments.batch_boxes else str(config.training.batch_size)
     return (
-        f"| {model} | {config.training.batch_size} | {np.diff(data.offsets).mean():.0f} | {rate['plain']:.1f} "
-        f"| {faster['32']} | {faster.get('plain bf16', '')} | {faster.get('bf16', '')} "
-        f"| {rate['products']:.1f} ({share:.0%}) | {cpu} | {memory:.0f} |"
+        f"| {model} | {size} | {np.diff(data.offsets).mean():.0f} | {' | '.join(cells)} "
+        f"| {rate['32'] / rate['products']:.0%} | {cpu} | {memory:.0f} |"
     )
 
 
@@ -198,6 +205,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch_size", type=int, default=0, help="rows of a batch; 0: as the config says")
+    parser.add_argument("--batch_boxes", type=int, default=0, help="boxes of a batch, in place of rows")
     parser.add_argument("--model", choices=MODELS, help="measure this one, in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -205,10 +213,10 @@ def main() -> None:
         print(measure(arguments.model, arguments), flush=True)
         return
     print(
-        "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | plain PyTorch, bf16, rows/s | bf16, rows/s "
-        "| matrix products alone, rows/s (fp32's share) | CPU ms per row, as many as sides | peak memory, MiB |"
+        "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | plain PyTorch, bf16 | bf16 "
+        "| products alone, rows/s | fp32's share of them | CPU ms per row: fp32 / products | peak memory, MiB |"
     )
-    print("| --- |" + " ---: |" * 9, flush=True)
+    print("| --- |" + " ---: |" * 10, flush=True)
     for model in MODELS:
         data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--model", model], check=True)
