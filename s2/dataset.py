@@ -137,14 +137,14 @@ class EncodedDataset:
         return self.meta.rows_kept
 
     @property
-    def holds_sequences(self) -> bool:
-        """Whether it holds the bases of whole sequences."""
-        return KINDS[self.meta.kind].bases == "sequences"
-
-    @property
     def rows(self) -> int:
         """Number of rows."""
         return self.meta.rows_kept
+
+    @property
+    def holds_sequences(self) -> bool:
+        """Whether it holds the bases of whole sequences."""
+        return KINDS[self.meta.kind].bases == "sequences"
 
     @cached_property
     def base_offsets(self) -> np.ndarray:
@@ -190,17 +190,10 @@ class EncodedDataset:
             seq_values[name] = values[positions]
         return EncodedDataset(
             meta=self.meta.model_copy(update=counts_of(box_type, labels, len(rows))),
-            offsets=offsets,
-            features=self.features[index],
-            box_type=box_type,
-            labels=labels,
-            source_row=self.source_row[rows],
-            group=self.group[rows],
-            seq_length=self.seq_length[rows],
-            n_target=self.n_target[rows],
+            offsets=offsets, features=self.features[index], box_type=box_type, labels=labels,
+            **{name: getattr(self, name)[rows] for name in ("source_row", "group", "seq_length", "n_target")},
             bases=self.bases[ragged_take(self.base_offsets, rows)[0]] if len(self.bases) else self.bases,
-            seq_values=seq_values,
-            seq_offsets=seq_offsets,
+            seq_values=seq_values, seq_offsets=seq_offsets,
         )
 
     def save(self, path: str | Path) -> None:

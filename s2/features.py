@@ -4,6 +4,7 @@ computed over a whole table at once."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -58,22 +59,12 @@ def featurize(table: BoxTable, kind: Kind, *, keep_partial: bool = False, seed: 
     if KINDS[kind].shuffled:
         labels = shuffle_within_rows(labels, kept.proposals.row, seed)
     transcript_id = kept.frame["transcript_id"] if "transcript_id" in kept.frame else None
-    return _encode(
-        kept,
-        kind,
-        labels=labels,
-        source_row=rows,
-        group=row_groups(kept.frame["seq"].tolist(), transcript_id),
-        n_target=sensitivity.n_target[rows],
-        origin={
-            "rows_read": table.rows,
-            "rows_full_sensitivity": int(np.count_nonzero(sensitivity.full)),
-            "rows_without_boxes": int(np.count_nonzero(~has_boxes)),
-            "seed": seed,
-            "keep_partial": keep_partial,
-        },
-        workers=default_workers(),
-    )
+    origin = {
+        "rows_read": table.rows, "rows_full_sensitivity": int(np.count_nonzero(sensitivity.full)),
+        "rows_without_boxes": int(np.count_nonzero(~has_boxes)), "seed": seed, "keep_partial": keep_partial,
+    }
+    group = row_groups(kept.frame["seq"].tolist(), transcript_id)
+    return _encode(kept, kind, labels, rows, group, sensitivity.n_target[rows], origin, workers=default_workers())
 
 
 def encode_boxes(table: BoxTable, kind: Kind, used: Collection[str] | None = None) -> EncodedDataset:
@@ -88,20 +79,9 @@ def encode_boxes(table: BoxTable, kind: Kind, used: Collection[str] | None = Non
         UserError: a box has no features of this kind: one that covers no cell has no ``s1_features``, and for
             ``sequence_encoding`` and ``relational`` a box must lie in the map and a stem must be square.
     """
-    rows = np.arange(table.rows)
-    return _encode(
-        table,
-        kind,
-        labels=np.zeros(len(table.proposals), bool),
-        source_row=rows,
-        group=rows,
-        n_target=np.zeros(table.rows, np.int64),
-        origin={
-            "rows_read": table.rows, "rows_full_sensitivity": 0, "rows_without_boxes": 0,
-            "labelled": False, "keep_partial": True,
-        },
-        used=used,
-    )
+    rows, nothing = np.arange(table.rows), np.zeros(table.rows, np.int64)
+    origin = {"rows_read": table.rows, "rows_full_sensitivity": 0, "labelled": False, "keep_partial": True}
+    return _encode(table, kind, np.zeros(len(table.proposals), bool), rows, rows, nothing, origin, used)
 
 
 def require_pruned(table: BoxTable) -> None:
@@ -114,16 +94,8 @@ def require_pruned(table: BoxTable) -> None:
 
 
 def _encode(
-    table: BoxTable,
-    kind: Kind,
-    *,
-    labels: np.ndarray,
-    source_row: np.ndarray,
-    group: np.ndarray,
-    n_target: np.ndarray,
-    origin: dict[str, object],
-    used: Collection[str] | None = None,
-    workers: int = 1,
+    table: BoxTable, kind: Kind, labels: np.ndarray, source_row: np.ndarray, group: np.ndarray, n_target: np.ndarray,
+    origin: dict[str, Any], used: Collection[str] | None = None, workers: int = 1,
 ) -> EncodedDataset:
     boxes, what = table.proposals, KINDS[kind]
     for need in what.needs:
@@ -139,23 +111,12 @@ def _encode(
     box_labels = labels.astype(np.uint8)
     return EncodedDataset(
         meta=DatasetMeta(
-            kind=kind,
-            feature_names=what.columns,
-            sequence_channels=SEQUENCE_CHANNELS if sequences else {},
-            source=table.source,
-            source_digest=table.digest,
-            **origin,
-            **counts_of(boxes.type, box_labels, table.rows),
+            kind=kind, feature_names=what.columns, sequence_channels=SEQUENCE_CHANNELS if sequences else {},
+            source=table.source, source_digest=table.digest, **origin, **counts_of(boxes.type, box_labels, table.rows),
         ),
-        offsets=boxes.offsets,
-        features=features,
-        box_type=boxes.type,
-        labels=box_labels,
-        source_row=source_row.astype(np.int64),
-        group=group.astype(np.int64),
-        seq_length=table.lengths.astype(np.int32),
-        n_target=n_target.astype(np.int32),
-        bases=bases,
+        offsets=boxes.offsets, features=features, box_type=boxes.type, labels=box_labels,
+        source_row=source_row.astype(np.int64), group=group.astype(np.int64),
+        seq_length=table.lengths.astype(np.int32), n_target=n_target.astype(np.int32), bases=bases,
         seq_values={name: values for name, (values, _) in sequences.items()},
         seq_offsets={name: offsets for name, (_, offsets) in sequences.items()},
     )

@@ -33,10 +33,7 @@ def dataset_boxes(data: EncodedDataset) -> Boxes:
 
 
 def compatible_boxes(boxes: Boxes) -> np.ndarray:
-    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:mod:`rna_s2.rna.relations`).
-
-    One matrix of relations per row.
-    """
+    """``(boxes,)`` int64: how many other boxes of its row do not conflict with each box (:mod:`rna_s2.rna.relations`)."""
     counts = [(~is_conflict(relation_matrix(boxes, row))).sum(axis=1) - 1 for row in range(boxes.rows)]
     return np.concatenate([*counts, np.zeros(0, np.int64)]).astype(np.int64)
 
@@ -60,20 +57,6 @@ def target_share(keys: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> n
     targets = np.bincount(key[counted], weights=labels[counted], minlength=len(seen))
     average = float(labels[counted].mean()) if len(counted) else 0.0
     return ((targets + _PRIOR_BOXES * average) / (seen + _PRIOR_BOXES))[key]
-
-
-def tree_scores(data: EncodedDataset, train_rows: np.ndarray, seed: int) -> np.ndarray:
-    """``(boxes,)`` float64 logits of gradient-boosted trees (scikit-learn's ``HistGradientBoostingClassifier``).
-
-    Each box is an example of its own. Boxes are weighted so that every training row weighs the same, as it does in the
-    network's loss (:func:`rna_s2.s2.network.batch_loss`).
-    """
-    index, offsets = ragged_take(data.offsets, train_rows)
-    counts = np.diff(offsets)
-    trees = HistGradientBoostingClassifier(max_iter=TREE_ROUNDS, early_stopping=False, random_state=seed)
-    weight = np.repeat(1.0 / np.maximum(counts, 1), counts)
-    trees.fit(data.features[index], data.labels[index], sample_weight=weight / weight.mean())
-    return trees.decision_function(np.asarray(data.features))
 
 
 @dataclass(frozen=True)
@@ -133,7 +116,15 @@ def _size_share(given: ScoredData) -> np.ndarray:
 
 
 def _trees(given: ScoredData) -> np.ndarray:
-    return tree_scores(given.data, given.train_rows, given.seed)
+    """Logits of scikit-learn's ``HistGradientBoostingClassifier``. Each box is an example of its own; boxes are weighted so
+    that every training row weighs the same, as it does in the network's loss (:func:`rna_s2.s2.network.batch_loss`)."""
+    data = given.data
+    index, offsets = ragged_take(data.offsets, given.train_rows)
+    counts = np.diff(offsets)
+    trees = HistGradientBoostingClassifier(max_iter=TREE_ROUNDS, early_stopping=False, random_state=given.seed)
+    weight = np.repeat(1.0 / np.maximum(counts, 1), counts)
+    trees.fit(data.features[index], data.labels[index], sample_weight=weight / weight.mean())
+    return trees.decision_function(np.asarray(data.features))
 
 
 @dataclass(frozen=True)
