@@ -454,6 +454,9 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage):
         raise ZeroDivisionError
     outage.down = False
     with start_run("train", "x", run_id=run_id) as tracker:
+        assert list(Path("outputs/unsent").iterdir()) == [], "what the first part could not send is sent"
+        run = MlflowClient().get_run(run_id)
+        assert run.info.status == "RUNNING", "it is for the last part to say how the run ended"
         outage.down = True
         tracker.text("passing", "passing.txt")
         outage.down = False
@@ -464,9 +467,7 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage):
         tracker.text("third", "third.txt")
         tracker.metrics({"loss": 0.5}, step=2)
     outage.down = False
-    first, third = sorted(Path("outputs/unsent").glob("*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    resend_command.main([str(first)])
-    assert MlflowClient().get_run(run_id).info.status == "RUNNING", "it is for the last part to say how the run ended"
+    (third,) = Path("outputs/unsent").glob("*.jsonl")
     resend_command.main([str(third)])
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -474,6 +475,26 @@ def test_two_outages_of_a_resumed_run_lose_nothing(tracking_uri, outage):
     for name in ("first", "passing", "third"):
         assert Path(MlflowClient().download_artifacts(run_id, f"{name}.txt")).read_text() == name
     assert list(Path("outputs/unsent").iterdir()) == []
+
+
+def test_a_resumed_run_sends_what_waits_oldest_first_and_no_other_runs(tracking_uri, outage, caplog):
+    with start_run("train", "x") as other:
+        outage.down = True
+        other.metrics({"loss": 9.0})
+    outage.down = False
+    with start_run("train", "x") as tracker:
+        run_id = tracker.run_id
+    for number in (1, 2):
+        path = outbox.UNSENT_FOLDER / f"{run_id}-{2 - number}.jsonl"  # names do not give the order
+        outbox.write_unsent(path, run_id, [{"action": "tags", "values": {"said": str(number)}}])
+        os.utime(path, (number, number))
+    (outbox.UNSENT_FOLDER / f"{run_id}-broken.jsonl").write_text("damaged")
+    with start_run("train", "x", run_id=run_id):
+        pass
+    assert MlflowClient().get_run(run_id).data.tags["said"] == "2"
+    assert "is not a file of unsent entries" in caplog.text
+    left = {path.name.partition("-")[0] for path in outbox.UNSENT_FOLDER.glob("*.jsonl")}
+    assert left == {other.run_id, run_id}, "the other run's entries, and the damaged file, stay"
 
 
 def test_a_copy_that_is_gone_does_not_stop_the_rest(tracking_uri, outage, caplog):

@@ -39,8 +39,9 @@ class Outbox:
 
     While the tracking server cannot be reached, actions wait, and are sent when the server is back. Nothing raises, so that
     training goes on; a file that waits and that the disk takes no copy of is named in the log as lost. What is left at the end
-    goes to a file for ``python -m rna_s2.commands.resend``. A request that the server refuses is a :class:`UserError`. One that
-    had to wait, and that the server refuses when it is back, is named in the log, and the others are sent.
+    goes to a file, which is sent when the run is resumed (:func:`resend_kept`) or by ``python -m rna_s2.commands.resend``. A
+    request that the server refuses is a :class:`UserError`. One that had to wait, and that the server refuses when it is back,
+    is named in the log, and the others are sent.
     """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
@@ -186,6 +187,18 @@ def write_unsent(path: Path, run_id: str, actions: list[dict[str, Any]]) -> None
     lines = [json.dumps({"run_id": run_id}), *(json.dumps(action) for action in actions)]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def resend_kept(run_id: str) -> None:
+    """Sends all that earlier parts of a run could not send (below :data:`UNSENT_FOLDER`), the oldest first.
+
+    Where that fails, the log says why, and the file stays for ``python -m rna_s2.commands.resend``.
+    """
+    for path in sorted(UNSENT_FOLDER.glob(f"{run_id}-*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
+        try:
+            logger.info("%d entries that waited in %s are sent", resend(path), path)
+        except UserError as error:
+            logger.warning("%s; it waits in %s", error, path)
 
 
 def resend(path: Path) -> int:

@@ -32,7 +32,7 @@ from rna_s2.engine.tracker import StartRun, flatten
 from rna_s2.options.errors import TERMINATED, UserError
 from rna_s2.options.places import PROJECT_ROOT
 from rna_s2.tracking.client import NOT_THERE, is_outage, tracking_store
-from rna_s2.tracking.outbox import RESUMED_AT, Outbox
+from rna_s2.tracking.outbox import RESUMED_AT, Outbox, resend_kept
 from rna_s2.tracking.provenance import environment_text, git_tags, user_name
 
 DEFAULT_EXPERIMENT = "rna-s2"
@@ -170,8 +170,8 @@ def start_run(
         experiment: name of the experiment, made where it is not there yet; empty: see above.
         tags: further tags. Git commit and whether files were changed since then are added.
         parent_run_id: makes this run a child.
-        run_id: an existing run of the same stage to resume. Where that fails or is stopped before any metric is logged, a
-            run that had finished stays so.
+        run_id: an existing run of the same stage to resume; what it could not send is sent first. Where that fails or is
+            stopped before any metric is logged, a run that had finished stays so.
 
     Raises:
         UserError: the tracking store cannot be reached, or refuses the run; or the run to resume is of another stage.
@@ -185,6 +185,8 @@ def start_run(
     tracker.tags(tags)
     if run_id is None:
         tracker.text(environment_text(), "environment.txt")
+    else:
+        resend_kept(run_id)
     logger.info("run %s: %s", tracker.run_id, name)
     try:
         yield tracker
