@@ -238,14 +238,7 @@ class EpochBatches(torch.utils.data.IterableDataset):
     """
 
     def __init__(
-        self,
-        data: EncodedDataset,
-        rows: np.ndarray,
-        *,
-        batch_size: int,
-        n_groups: int,
-        seed: int,
-        max_shift: int = 0,
+        self, data: EncodedDataset, rows: np.ndarray, *, batch_size: int, n_groups: int, seed: int, max_shift: int = 0,
         batch_boxes: int = 0,
     ) -> None:
         super().__init__()

@@ -31,14 +31,8 @@ MOST_CHANNELS = 8
 META_FILE = "meta.json"
 
 ARRAY_DTYPES: Mapping[str, type] = MappingProxyType({
-    "offsets": np.int64,
-    "features": np.float32,
-    "box_type": np.int8,
-    "labels": np.uint8,
-    "source_row": np.int64,
-    "group": np.int64,
-    "seq_length": np.int32,
-    "n_target": np.int32,
+    "offsets": np.int64, "features": np.float32, "box_type": np.int8, "labels": np.uint8,
+    "source_row": np.int64, "group": np.int64, "seq_length": np.int32, "n_target": np.int32,
 })
 """The arrays of every dataset, one ``NAME.npy`` each, and their types."""
 
@@ -227,9 +221,7 @@ def counts_of(box_type: np.ndarray, labels: np.ndarray, rows: int) -> dict[str, 
     boxes = np.bincount(box_type, minlength=len(BOX_TYPES)).tolist()
     positives = np.bincount(box_type[labels == 1], minlength=len(BOX_TYPES)).tolist()
     return {
-        "rows_kept": rows,
-        "boxes": sum(boxes),
-        "positives": sum(positives),
+        "rows_kept": rows, "boxes": sum(boxes), "positives": sum(positives),
         "boxes_per_type": dict(zip(BOX_TYPES, boxes, strict=True)),
         "positives_per_type": dict(zip(BOX_TYPES, positives, strict=True)),
     }

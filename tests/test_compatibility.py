@@ -52,7 +52,8 @@ ONE_TRAINING = {"train/loss", "val/loss", "val/auroc"}
 def unpacked(name: str, folder: Path) -> Path:
     """An archive of :data:`BEFORE`, unpacked into ``folder``; the folder that it holds."""
     with tarfile.open(BEFORE / f"{name}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        filtered = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and newer
+        archive.extractall(folder, **filtered)
     return folder / name
 
 

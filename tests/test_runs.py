@@ -7,8 +7,10 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -21,10 +23,44 @@ import rna_s2
 from rna_s2.commands import resend as resend_command
 from rna_s2.options.errors import TERMINATED, UserError, run_command
 from rna_s2.tracking import client as client_module
-from rna_s2.tracking import outbox, provenance
+from rna_s2.tracking import outbox, provenance, runs
 from rna_s2.tracking.names import run_name
 from rna_s2.tracking.provenance import environment_text
 from rna_s2.tracking.runs import CONTINUED_AS, resolve_run_id, start_run
+
+KILLED = """
+import os, signal, sys
+from rna_s2.tracking.runs import start_run
+with start_run("train", "killed") as tracker:
+    print(tracker.run_id, flush=True)
+    {end}
+"""
+
+
+def test_a_killed_run_is_marked_when_the_next_one_starts(tracking_uri, caplog, monkeypatch):
+    def started(end: str) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(Path(rna_s2.__file__).parents[1])}
+        return subprocess.Popen([sys.executable, "-c", KILLED.format(end=end)], env=environment, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def status(run_id: str) -> str:
+        return MlflowClient().get_run(run_id).info.status
+
+    dead, living = started("os.kill(os.getpid(), signal.SIGKILL)"), started("sys.stdin.read()")
+    killed, working = (process.stdout.readline().strip() for process in (dead, living))
+    assert dead.wait() == -signal.SIGKILL
+    assert status(killed) == status(working) == "RUNNING"
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "machine_name", lambda: "another machine")
+        with start_run("train", "elsewhere") as tracker:
+            assert status(killed) == "RUNNING", "what runs on another machine is not to be known here"
+    with start_run("train", "next", parent_run_id=tracker.run_id):
+        assert status(killed) == "RUNNING", "children do not ask"
+    with start_run("train", "next"):
+        assert (status(killed), status(working)) == ("KILLED", "RUNNING")
+    assert f"run {killed}: its process was killed" in caplog.text and working not in caplog.text
+    living.communicate("")
+    assert status(working) == "FINISHED"
 
 
 def runs_of(experiment: str) -> list:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from rna_s2.options.errors import signal_handled
 from rna_s2.options.places import PROJECT_ROOT
@@ -18,6 +21,26 @@ from rna_s2.options.places import PROJECT_ROOT
 def default_workers() -> int:
     """One process for each core this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_name() -> str:
+    """A name under which process numbers mean the same: the host's, and on Linux that of its boot and of the container."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(os.readlink("/proc/self/ns/pid")))
+    return " ".join(parts)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def end_with_parent() -> None:

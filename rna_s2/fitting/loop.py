@@ -230,13 +230,9 @@ def fit(
     return FitResult(
         best_epoch=finished_epochs(load_checkpoint(path)) - 1 if path else -1,
         best_value=math.nan if best.best_model_score is None else float(best.best_model_score),
-        epochs=trainer.current_epoch,
-        metrics=dict(module.epoch_metrics),
-        seconds=time.perf_counter() - started,
-        checkpoint=path,
-        precision=computed["precision"],
-        trained=trainer.current_epoch - start_epoch,
-        history=epochs.history,
+        epochs=trainer.current_epoch, trained=trainer.current_epoch - start_epoch,
+        metrics=dict(module.epoch_metrics), history=epochs.history,
+        seconds=time.perf_counter() - started, checkpoint=path, precision=computed["precision"],
     )
 
 
@@ -282,18 +278,10 @@ def _trainer(options: FitOptions, computed: Mapping[str, Any], folder: Path, cal
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return pl.Trainer(
-        accelerator=computed["device"],
-        devices=1,
-        precision="bf16-mixed" if computed["precision"] == "bf16" else "32-true",
-        max_epochs=options.epochs,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
-        logger=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
+        accelerator=computed["device"], devices=1, use_distributed_sampler=False, num_sanity_val_steps=0,
+        precision="bf16-mixed" if computed["precision"] == "bf16" else "32-true", max_epochs=options.epochs,
+        callbacks=callbacks, plugins=[AtomicCheckpoints()], default_root_dir=folder,
+        logger=False, enable_progress_bar=progress, enable_model_summary=False,
     )
 
 

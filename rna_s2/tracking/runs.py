@@ -28,10 +28,11 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from rna_s2.engine.processes import is_running, machine_name
 from rna_s2.engine.tracker import StartRun, flatten
 from rna_s2.options.errors import TERMINATED, UserError
 from rna_s2.options.places import PROJECT_ROOT
-from rna_s2.tracking.client import NOT_THERE, is_outage, tracking_store
+from rna_s2.tracking.client import NOT_THERE, all_pages, is_outage, tracking_store
 from rna_s2.tracking.outbox import RESUMED_AT, Outbox, resend_kept
 from rna_s2.tracking.provenance import environment_text, git_tags, user_name
 
@@ -39,6 +40,8 @@ DEFAULT_EXPERIMENT = "rna-s2"
 """The experiment where nobody names one."""
 CONTINUED_AS = "rna_s2.continued_as"
 """Tag of a run that ``mlflow run`` made in another experiment: the run that took its place."""
+MACHINE, PROCESS = "rna_s2.machine", "rna_s2.process"
+"""Tags of a run: where it was computed last, and by which process."""
 USED = "used."
 """What the tags of parameters in force begin with (:meth:`MlflowTracker.params`)."""
 
@@ -162,7 +165,8 @@ def start_run(
     ``mlflow run`` makes a run of its own before it starts the command. That run becomes this one, and takes its name unless
     ``--run-name`` gave one. Where this run must stand in another experiment, a run is made there: a run cannot move. The
     first one stays as a pointer: its name says so, and a tag names its successor (:func:`resolve_run_id` follows it). No
-    experiment is renamed, no run that the user made is, and nothing is deleted.
+    experiment is renamed, no run that the user made is, and nothing is deleted. Runs of this machine whose process was
+    killed are marked as KILLED first.
 
     Args:
         stage: what is done: ``prune``, ``featurize``, ``train``, ...; kept as the tag ``stage``.
@@ -176,8 +180,10 @@ def start_run(
     Raises:
         UserError: the tracking store cannot be reached, or refuses the run; or the run to resume is of another stage.
     """
-    tags = {"stage": stage, **git_tags(), **tags}
+    tags = {"stage": stage, MACHINE: machine_name(), PROCESS: str(os.getpid()), **git_tags(), **tags}
     with tracking_store() as client:
+        if parent_run_id is None:
+            _end_dead_runs(client)
         was_finished = run_id is not None and _is_finished(client, run_id, tags["stage"])
         run = _open_run(client, name, experiment, parent_run_id, run_id)
     tracker = MlflowTracker(client, run)
@@ -201,6 +207,17 @@ def start_run(
             _end(tracker, "FAILED", {"error": " ".join(f"{type(error).__name__}: {error}".split())})
         raise
     tracker.end("FINISHED")
+
+
+def _end_dead_runs(client: MlflowClient) -> None:
+    """Marks runs as KILLED whose process ended without a word, as SIGKILL and lack of memory end one, on this machine."""
+    experiments = [each.experiment_id for each in all_pages(client.search_experiments)]
+    wanted = f"attributes.status = 'RUNNING' and tags.`{MACHINE}` = '{machine_name()}'"
+    for run in list(all_pages(client.search_runs, experiments, wanted)):
+        process = run.data.tags.get(PROCESS, "")
+        if process.isdecimal() and not is_running(int(process)):
+            client.set_terminated(run.info.run_id, "KILLED")
+            logger.warning("run %s: its process was killed; it is marked so", run.info.run_id)
 
 
 def _is_finished(client: MlflowClient, run_id: str, stage: str) -> bool:
