@@ -109,8 +109,8 @@ def _attention_by_row(packed: Tensor, n_heads: int, counts: Sequence[int], proba
     for row in packed.split([count for count in counts if count]):
         query, key, value = row.view(len(row), 3, n_heads, -1).permute(1, 2, 0, 3)  # (heads, boxes, width / heads) each
         if drop_share(probability):
-            unscaled = query.new_empty(1)  # what beta=0 leaves out
-            scores = torch.baddbmm(unscaled, query, key.transpose(1, 2), beta=0, alpha=query.shape[2] ** -0.5)
+            ignored = query.new_empty(1)  # by beta=0
+            scores = torch.baddbmm(ignored, query, key.transpose(1, 2), beta=0, alpha=query.shape[2] ** -0.5)
             weights = dropout(scores.softmax(-1).to(value.dtype), probability)
             heads = torch.bmm(weights, value)
         else:
