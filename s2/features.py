@@ -190,5 +190,5 @@ def shuffle_within_rows(labels: np.ndarray, row: np.ndarray, seed: int) -> np.nd
         row: ``(boxes,)``, rising.
         seed: of the permutation.
     """
-    draw = np.random.default_rng(seed).random(len(labels))
-    return labels[np.lexsort((draw, row))]
+    number = np.random.default_rng(seed).random(len(labels))
+    return labels[np.lexsort((number, row))]

@@ -80,7 +80,7 @@ def with_shuffled_bases(data: EncodedDataset, within: str, seed: int) -> Encoded
             continue
         lengths = np.diff(data.seq_offsets[name])
         among = np.arange(len(lengths)) if within == "box" else row_of_box[data.box_type == code]
-        group = np.repeat(among, lengths)  # of each position; rising, so a sorted draw stays in its group
+        group = np.repeat(among, lengths)  # of each position; rising, so sorted random numbers stay in their group
         bases = np.array(data.seq_values[name])
         bases_only = slice(0, bases.shape[1] // 4 * 4)  # a channel behind them marks closing bases
         bases[:, bases_only] = bases[np.lexsort((rng.random(len(group)), group)), bases_only]
