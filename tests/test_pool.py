@@ -153,6 +153,30 @@ def test_processes_end_with_the_one_that_started_them(command):
     assert within(30, lambda: not any(alive(pid) for pid in workers))
 
 
+@pytest.mark.parametrize("work", [
+    "from rna_s2.s1.folding import fold_all as work; given = [['GACU' * 100] * 2000, 2]",
+    "from rna_s2.energies.ensemble import _each_row as work, np\n"
+    "given = [['GACU' * 200] * 2000, [np.array([[0, 799]])] * 2000, 2]",
+], ids=["folding", "ensembles"])
+def test_processes_of_viennarna_end_with_the_one_that_started_them(tmp_path, work):
+    (tmp_path / "script.py").write_text(
+        f"import multiprocessing, threading, time\n{work}\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Thread(target=work, args=given, daemon=True).start()\n"
+        "    while len(multiprocessing.active_children()) < 2: time.sleep(0.1)\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    run = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                           stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in run.stdout.readline().split()]
+    assert len(workers) == 2 and all(alive(pid) for pid in workers)
+    time.sleep(3)  # they are at work
+    run.kill()
+    run.wait()
+    assert within(5, lambda: not any(alive(pid) for pid in workers)), "what they have begun takes them much longer"
+
+
 @pytest.mark.parametrize("seconds", [600, 0, -1], ids=["both work", "one has no work", "one has failed"])
 @pytest.mark.parametrize("everyone", [True, False], ids=["to all", "to the command alone"])
 @pytest.mark.parametrize(("number", "said", "status"), [

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from rna_s2.engine.processes import own_code_first
+from rna_s2.engine.processes import end_with_parent, own_code_first
 from rna_s2.options.errors import UserError
 from rna_s2.rna.boxes import ILOOP, STEM, Boxes, inner_pair, ragged_positions, stems_that_pair
 from rna_s2.rna.pairs import from_dot_bracket
@@ -162,7 +162,7 @@ def _each_row(seqs: Sequence[str], pairs: Sequence[np.ndarray], workers: int) ->
     """:func:`pair_probabilities` of each row."""
     if workers <= 1:
         return map(pair_probabilities, seqs, pairs)
-    with own_code_first(), get_context("spawn").Pool(workers) as pool:
+    with own_code_first(), get_context("spawn").Pool(workers, end_with_parent) as pool:
         return pool.starmap(pair_probabilities, zip(seqs, pairs, strict=True), chunksize=16)
 
 

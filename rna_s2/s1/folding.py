@@ -9,7 +9,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from rna_s2.engine.processes import own_code_first
+from rna_s2.engine.processes import end_with_parent, own_code_first
 from rna_s2.options.errors import UserError
 from rna_s2.rna.sequence import decode, encode
 
@@ -68,6 +68,6 @@ def fold_all(seqs: Sequence[str], workers: int, progress: Callable[[Iterable], I
     if workers <= 1 or len(seqs) <= FOLD_CHUNK:
         return list(progress(map(fold, seqs)))
     workers = min(workers, -(-len(seqs) // FOLD_CHUNK))
-    with own_code_first(), multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with own_code_first(), multiprocessing.get_context("spawn").Pool(workers, end_with_parent) as pool:
         chunks = pool.imap(_fold_chunk, [seqs[k: k + FOLD_CHUNK] for k in range(0, len(seqs), FOLD_CHUNK)])
         return list(progress(folded for chunk in chunks for folded in chunk))
