@@ -123,8 +123,11 @@ def set_up(requirements):
 def write_whole(path, text):
     """Writes a file that is never half written, whoever else writes it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def python_version(python):

@@ -7,7 +7,7 @@ Each model is trained for one pass over the same rows; the sides take turns, and
 CPU time is that of all threads together, the lowest of the rounds; unlike the rates it says something where other processes
 run on the machine too. Mixed precision is left out where the device has no instructions for bfloat16, and *plain* for the
 relational network. A further side does the single-precision matrix products of the attention layers alone, without LSTMs. Peak
-memory is that of a process that does nothing else, or of the CUDA device.
+memory is that of a process that computes all sides and nothing else, or of the CUDA device.
 """
 
 from __future__ import annotations
@@ -165,7 +165,10 @@ def seconds(epoch) -> tuple[float, float]:
 def measure(model: str, arguments: argparse.Namespace) -> str:
     """The lines of the table for one model."""
     config, data = config_of(model), data_of(model, arguments.table, arguments.cache_dir, arguments.rows)
-    sizes = {"batch_size": arguments.batch_size or config.training.batch_size, "batch_boxes": arguments.batch_boxes}
+    sizes = {
+        "batch_size": arguments.batch_size or config.training.batch_size, "batch_boxes": arguments.batch_boxes,
+        "n_length_groups": arguments.n_length_groups or config.training.n_length_groups,
+    }
     config = config.model_copy(update={"training": config.training.model_copy(update=sizes)})
     device = chosen_device(arguments.device)
     keep_freed_memory()
@@ -183,7 +186,10 @@ def measure(model: str, arguments: argparse.Namespace) -> str:
             times[name].append(seconds(epoch))
     rate = {name: len(data) / statistics.median(wall for wall, _ in each) for name, each in times.items()}
     cells = [f"{rate[name]:.1f}" if name in rate else "" for name in ("plain 32", "32", "plain bf16", "bf16", "products")]
-    cpu = " / ".join(f"{1e3 * min(cpu for _, cpu in times[name]) / len(data):.1f}" for name in ("32", "products"))
+    cpu = " / ".join(
+        f"{1e3 * min(cpu for _, cpu in times[name]) / len(data):.1f}" for name in ("plain 32", "32", "products")
+        if name in times
+    )
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
     else:
@@ -206,6 +212,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch_size", type=int, default=0, help="rows of a batch; 0: as the config says")
     parser.add_argument("--batch_boxes", type=int, default=0, help="boxes of a batch, in place of rows")
+    parser.add_argument("--n_length_groups", type=int, default=0, help="0: as the config says; a batch is of one group")
     parser.add_argument("--model", choices=MODELS, help="measure this one, in this process")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -214,7 +221,7 @@ def main() -> None:
         return
     print(
         "| model | batch | boxes per row | plain PyTorch, rows/s | fp32, rows/s | plain PyTorch, bf16 | bf16 "
-        "| products alone, rows/s | fp32's share of them | CPU ms per row: fp32 / products | peak memory, MiB |"
+        "| products alone, rows/s | fp32's share of them | CPU ms per row: plain / fp32 / products | peak memory, MiB |"
     )
     print("| --- |" + " ---: |" * 10, flush=True)
     for model in MODELS:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What a GPU is measured by: tests, rates of training and prediction, and trainings of three seeds. Some ten minutes.
+# What a GPU is measured by: tests, rates of training and prediction, and trainings of three seeds. The time limits of the
+# parts add up to half an hour.
 #
 #     bash benchmarks/gpu.sh [OUT]                # on a machine with a CUDA device, from an activated environment
 #     DEBUG=1 bash benchmarks/gpu.sh [OUT]        # the same parts in debug size on the CPU, to see that they run
@@ -31,12 +32,12 @@ part environment 30 python -c "import torch; print(torch.__version__, torch.cuda
 part tests 240 python -m pytest -q -p no:cacheprovider tests/test_cuda.py
 for size in $sizes; do
     part "train-baseline-$size" 90 python benchmarks/bench_train.py --model baseline --batch_size "$size" \
-        --table "$table" --cache_dir "$out/cache" --device $device --rows $rows --rounds $rounds
+        --table "$table" --cache_dir "$out/cache" --device $device --rows $rows --rounds $rounds --n_length_groups 4
 done
 for model in baseline lstm_attn relational; do
     for budget in $budgets; do
         part "train-$model-$budget-boxes" 90 python benchmarks/bench_train.py --model $model --batch_boxes "$budget" \
-            --table "$table" --cache_dir "$out/cache" --device $device --rows $rows --rounds $rounds
+            --table "$table" --cache_dir "$out/cache" --device $device --rows $rows --rounds $rounds --n_length_groups 4
     done
 done
 for seed in 0 1 2; do

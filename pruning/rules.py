@@ -210,9 +210,10 @@ def _faced_by_stems(boxes: Boxes, lengths: np.ndarray, remaining: np.ndarray) ->
     width = np.asarray(lengths, np.int64)[boxes.row]
     outer, inner = (base + i * width + j for i, j in (outer_pair(boxes), inner_pair(boxes)))
     stem = remaining & (boxes.type == STEM)
-    outside, inside = remaining & (boxes.type != STEM), remaining & (boxes.type == ILOOP)
-    outside[outside] = among(outer[outside], inner[stem])
-    inside[inside] = among(inner[inside], outer[stem])
+    loops, iloops = remaining & (boxes.type != STEM), remaining & (boxes.type == ILOOP)
+    outside, inside = loops.copy(), iloops.copy()
+    outside[loops] = among(outer[loops], inner[stem])
+    inside[iloops] = among(inner[iloops], outer[stem])
     return outside, inside
 
 

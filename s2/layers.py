@@ -1,8 +1,8 @@
 """What the networks of stage 2 are made of: dropout, attention among the boxes of a row, and the feed-forward network.
 
-Boxes of a batch stand one after the other, without padding. On CPUs attention goes row by row, whose scores stay in the
+Boxes of a batch stand one after the other, without padding. On CPUs :func:`attention` goes row by row, whose scores stay in the
 processor's cache; on CUDA devices all rows are padded to the longest, for PyTorch's fused attention, which never writes its
-weights to memory.
+weights to memory. (Attention with a bias, in :mod:`rna_s2.s2.relational`, is padded everywhere.)
 
 Dropout on CPUs takes a random byte for each element, which is several times as fast as PyTorch's own
 (``benchmarks/README.md``); elsewhere it is PyTorch's own.
@@ -21,7 +21,7 @@ _BYTE_VALUES = 256
 _WORD_BYTES = 8
 _MOST_DROPPED = _BYTE_VALUES - 1  # something must be kept, or the scale of what is kept would be infinite
 _BELOW_ALL = 1e4  # taken from a number before relu, it leaves 0
-_HEAD_MULTIPLES = {"cuda": 32}  # fused attention takes heads of such widths
+_HEAD_MULTIPLES = {"cuda": 32}  # of widths of heads, for fused attention there
 
 
 def drop_share(probability: float) -> float:
@@ -123,7 +123,7 @@ def padded_heads(packed: Tensor, n_heads: int, slot: Tensor, mask: Tensor) -> tu
     """Queries, keys and values, ``(rows, heads, longest, width / heads)`` each, from ``(boxes, 3 * width)``."""
     rows, longest = mask.shape
     grid = packed.new_zeros(rows * longest, packed.shape[1]).index_copy(0, slot, packed)
-    query, key, value = grid.view(rows, longest, 3, n_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = grid.unflatten(1, (3, n_heads, -1)).unflatten(0, (rows, longest)).permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
 
 

@@ -72,7 +72,7 @@ def relation_codes(box_type: Tensor, bb_x: Tensor, bb_y: Tensor, siz_x: Tensor, 
     holds: dict[int, Tensor] = conditions(a, b)
     how = torch.full_like(holds[OVERLAP], CROSSING, dtype=torch.int8)
     for relation, where in holds.items():
-        how += (relation - how) * where.view(torch.int8)  # several times as fast as writing through a mask
+        how += (relation - how) * where.view(torch.int8)  # several times as fast as to write through a mask
     _, x_a, y_a, i_a, j_a = a
     _, x_b, y_b, i_b, j_b = b
     distance = ((x_a + y_a) - (x_b + y_b)).abs()
@@ -95,7 +95,7 @@ class _Lookup(torch.autograd.Function):
         flat, by_head = code.reshape(-1), table.new_empty(table.shape[1], code.numel())
         for column, out in zip(table.unbind(1), by_head.unbind(0), strict=True):
             torch.index_select(column.contiguous(), 0, flat, out=out)
-        return by_head.view(-1, *code.shape).transpose(0, 1)
+        return by_head.view(len(by_head), *code.shape).transpose(0, 1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

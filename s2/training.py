@@ -56,11 +56,8 @@ class S2Module(TrackedModule):
         self.config = config
         self.data = data
         self.identity = {
-            "config": _decisive(config),
-            "features": list(data.meta.feature_names),
-            "kind": data.meta.kind,
-            "data": data.digest,
-            "seed": seed,
+            "config": _decisive(config), "features": list(data.meta.feature_names), "kind": data.meta.kind,
+            "data": data.digest, "seed": seed,
         }
         torch.manual_seed(seed)
         self.network = build_network(config.network, data.meta.feature_names, data.meta.sequence_channels)
@@ -81,6 +78,9 @@ class S2Module(TrackedModule):
     def on_train_epoch_start(self) -> None:
         if self.config.training.dropout_off_after_first_epoch and self.current_epoch > 0:
             self.network.eval()
+            for layer in self.network.modules():
+                if isinstance(layer, nn.LSTM):
+                    layer.train()  # it has no dropout, and cuDNN's gives gradients in this mode alone
 
     def comparable(self, identity: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ValidationError):  # options that are newer than the checkpoint had their default's effect
@@ -247,9 +247,7 @@ def train(
         seed=seed,
         max_shift=augmentation.bb_shift if augmentation.bb_augmentation_shift else 0,
     )
-    options = FitOptions(
-        training.epoch, seed, training.precision, early_stopping=training.early_stopping, progress=progress
-    )
+    options = FitOptions(training.epoch, seed, training.precision, training.early_stopping, progress)
     result = fit(module, batches, OrderedBatches(data, val_rows), options, folder=folder, tracker=tracker)
     if KINDS[data.meta.kind].shuffled:
         result = replace(result, checkpoint=folder / LAST, best_epoch=result.epochs - 1)

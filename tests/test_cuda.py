@@ -27,7 +27,7 @@ from tests.test_s2_training import COUNTS, EPOCHS, DyingTracker, Killed, config_
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-LENGTHS = (30, 75, 76, 110, 200, 450)  # the last is computed in patches
+LENGTHS = (30, 75, 76, 110, 200, 600)  # the last is computed in patches
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,9 @@ def test_main_runs_the_whole_chain_with_every_step_a_child(inputs, tracking_uri,
     fasta, network = inputs
     monkeypatch.setattr(propose_main, "with_proposals", found_and_moved)
     monkeypatch.setattr(main_module, "MODELS", ("baseline", "shuffle_label"))
-    monkeypatch.setattr("rna_s2.reports.notebook.run_notebook", lambda *given, environment: given[1].write_text("compared"))
+    monkeypatch.setattr(
+        "rna_s2.reports.notebook.run_notebook", lambda notebook, page, *, environment: page.write_text("compared")
+    )
     arguments = ["--transcripts", fasta, "--model", network, "--epochs", "1"]
     report = main_command.main([*arguments, "--workers", "2"])
     runs = children(report.run_id)

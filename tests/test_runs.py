@@ -58,7 +58,7 @@ def test_a_killed_run_is_marked_when_the_next_one_starts(tracking_uri, caplog, m
         assert status(killed) == "RUNNING", "children do not ask"
     with start_run("train", "next"):
         assert (status(killed), status(working)) == ("KILLED", "RUNNING")
-    assert f"run {killed}: its process was killed" in caplog.text and working not in caplog.text
+    assert f"run {killed}: its process has ended without saying how" in caplog.text and working not in caplog.text
     living.communicate("")
     assert status(working) == "FINISHED"
 

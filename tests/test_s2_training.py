@@ -244,7 +244,9 @@ def test_the_measurement_leaves_the_training_as_it_is(tmp_path, monkeypatch):
     seen = []
 
     def in_single(module, batches):
+        before = torch.get_rng_state(), module.training
         seen.append(measured(module, batches))
+        assert torch.get_rng_state().equal(before[0]) and module.training == before[1]
         assert all(parameter.grad is None for parameter in module.parameters())
         return {"32": 0.0, "bf16": 1.0}
 

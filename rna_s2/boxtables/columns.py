@@ -161,19 +161,20 @@ def numbers_of(values: Sequence[object]) -> tuple[np.ndarray, list[int]]:
 def ragged_of(lists: list[Any], fault: Callable[[int, str], None], wanted: str, name: str = "") -> Ragged:
     """Lists of numbers; ``fault(k, text)`` notes what of entry ``k`` is none, as ``name`` where there is one.
 
-    A missing entry is empty; without a name it is a fault.
+    A missing entry is empty; without a name it is a fault. Entries of ``lists`` that are no lists become empty ones.
     """
+    said = f"{name} " if name else ""
     if set(map(type, lists)) - {list, tuple}:
         for k, value in enumerate(lists):
             if not isinstance(value, (list, tuple)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
                 if not (name and is_missing(value)):
-                    fault(k, f"{name} is {value!r:.60}, not {wanted}" if name else f"holds {value!r:.60}, not {wanted}")
+                    fault(k, f"{said}{'is' if name else 'holds'} {value!r:.60}, not {wanted}")
                 lists[k] = ()
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     values, wrong = numbers_of(list(chain.from_iterable(lists)))
     ragged = Ragged(values, offsets_of(lengths))
     for k in (np.searchsorted(ragged.offsets, wrong, side="right") - 1).tolist():
-        fault(k, f"{name} holds something that is not a number".lstrip())
+        fault(k, f"{said}holds something that is not a number")
     return ragged
 
 

@@ -78,7 +78,7 @@ def write_table(
 
 
 def write_rejects(rejects: pd.DataFrame, path: str | Path) -> None:
-    """Writes the rejects of a reading as CSV; a path that cannot be written is a :class:`UserError`."""
+    """Writes the rejects of a reading as CSV (row, index, column, reason); UserError: the path cannot be written."""
     with atomic_path(path) as temporary:
         rejects.to_csv(temporary, index=False)
 

@@ -1,6 +1,6 @@
 """One module for each entry point of MLproject, named as it is (``compare`` is ``main``).
 
-A command parses its options, opens its run and calls one function of a library room. Nothing imports from here.
+A command parses its options, opens its run and calls one function of a library room. No other room imports from here.
 """
 
 from __future__ import annotations

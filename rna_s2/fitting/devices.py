@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32", "bf16"]
 PRECISION_HELP = (
-    "32: single precision; bf16: mixed with bfloat16; auto: bf16 on CUDA devices and x86 processors with instructions for it,"
-    " where a training tries which is faster; else 32"
+    "32: single precision; bf16: mixed with bfloat16; auto: bf16 on CUDA devices that have it; on x86 processors with"
+    " instructions for it a training tries which is faster, and everything else takes bf16; else 32"
 )
 
 

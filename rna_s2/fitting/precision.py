@@ -38,17 +38,19 @@ def faster_precision(module: TrackedModule, batches: Iterable[Any], device: torc
         module: the network; its weights, gradients and mode, and the state of the random numbers, are afterwards as before.
         batches: some batches that it trains on; the first few are taken.
         device: what it is trained on.
-        folder: holds what was measured earlier, for the same training, processor, number of threads and PyTorch.
+        folder: holds what was measured earlier, for the same training with any seed, processor, number of threads and PyTorch.
     """
     if device.type != "cpu" or not has_bfloat16(device):
         return "bf16" if has_bfloat16(device) else "32"
     key = content_key(
-        identity=module.identity, processor=[platform.machine(), torch.cpu.get_capabilities()],
+        identity={name: value for name, value in module.identity.items() if name != "seed"},
+        processor=[platform.machine(), torch.cpu.get_capabilities()],
         threads=torch.get_num_threads(), torch=torch.__version__,
     )
     known = _read(folder / PRECISIONS)
     if key not in known:
-        known[key] = _measured(module, list(islice(batches, _BATCHES)))
+        measured = _measured(module, list(islice(batches, _BATCHES)))
+        known = {**_read(folder / PRECISIONS), key: measured}  # others may have measured meanwhile
         with atomic_path(folder / PRECISIONS) as temporary:
             temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     return "bf16" if known[key]["bf16"] < known[key]["32"] else "32"

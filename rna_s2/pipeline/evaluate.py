@@ -39,6 +39,7 @@ from rna_s2.rna.pairs import as_pairs
 
 logger = logging.getLogger(__name__)
 
+
 def read_known(path: str) -> tuple[formats.Structures, str]:
     """Known structures from a structure file, or from an S1 table's ``one_idx``; and the file's SHA-256.
 

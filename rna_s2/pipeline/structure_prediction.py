@@ -92,9 +92,9 @@ def predict(
 ) -> Predictions:
     """Structures of sequences, whose lengths may differ by any factor.
 
-    The networks are those of :func:`rna_s2.s1.model.load_network` and :meth:`rna_s2.s2.scorer.Scorer.load`; ``progress``
-    wraps the stream of results (one item per sequence), to show a progress bar. A sequence that cannot be predicted becomes
-    a :class:`Failure`; the others are predicted all the same.
+    The networks are those of :func:`rna_s2.s1.model.load_network` and :meth:`rna_s2.s2.scorer.Scorer.load`; no ``options``
+    means the defaults; ``progress`` wraps the stream of results (one item per sequence), to show a progress bar. A sequence
+    that cannot be predicted becomes a :class:`Failure`; the others are predicted all the same.
     """
     results = list(progress(predict_each(sequences, Models(s1, s2), options or PipelineOptions())))
     return Predictions(

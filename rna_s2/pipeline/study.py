@@ -24,6 +24,7 @@ from rna_s2.options.files import file_digest
 from rna_s2.options.places import PROJECT_ROOT
 from rna_s2.pipeline.steps.outputs import log_files
 from rna_s2.pipeline.study_config import NETWORK, Child, StudyConfig, resolve
+from rna_s2.pipeline.train_config import TrainConfig
 from rna_s2.pipeline.train_s2 import log_evaluations, prepare, run_train
 from rna_s2.reports.notebook import log_notebook
 from rna_s2.reports.study_table import METRICS, markdown, summary
@@ -152,7 +153,9 @@ def prepare_once(children: Sequence[Child]) -> None:
     Raises:
         UserError: a table cannot be used.
     """
-    of_first = {c.config.model_dump_json(include={"data", "pruning", "features"}): c.config for c in reversed(children)}
+    of_first: dict[str, TrainConfig] = {}
+    for child in children:
+        of_first.setdefault(child.config.model_dump_json(include={"data", "pruning", "features"}), child.config)
     for config in of_first.values():
         prepare(config.data, config.pruning, config.features, config.seed, MemoryTracker())
 

@@ -148,6 +148,8 @@ def resolve(study: StudyConfig, source: Path) -> list[Child]:
     children: dict[str, Child] = {}
     for _, variant, config in sorted(ordered, key=lambda entry: entry[0]):
         decisive = config.model_dump(mode="json", exclude={"name", "registered_name", "experiment", "resume", "data"})
+        if not config.training.batch_boxes:  # an option that runs of earlier versions had not
+            del decisive["training"]["batch_boxes"]
         decisive["start"] = digest_of_model(config.start) if config.start else ""
         source_digest = file_digest(config.data.in_file)
         digest = content_key(version=1, step="study", scorer=variant.scorer, source=source_digest, config=decisive)

@@ -47,6 +47,11 @@ from rna_s2.tracking.runs import MlflowTracker, child_runs, resolve_run_id
 
 logger = logging.getLogger(__name__)
 
+STAGE = "train"
+EXAMPLE_ROWS = 2
+_BOX_COLUMNS = ("bb_x", "bb_y", "siz_x", "siz_y")
+_METRICS = ("sensitivity", "ppv", "f1")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -88,10 +93,6 @@ def prepare(data: DataConfig, rules: PruningRules, features: FeatureConfig, seed
     tracker.dataset(f"{encoded.meta.kind} features", encoded.digest, data.in_file, "training", counts)
     tracker.metrics({f"data/{name}": float(value) for name, value in counts.items() if not isinstance(value, dict)})
     return Prepared(encoded, pruned.path)
-
-
-STAGE = "train"
-EXAMPLE_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,6 @@ def config_of_run(run_id: str) -> str:
         raise UserError(f"run {run_id} has no {CONFIG_FILE}; give its config as well")
     return str(path)
 
-
-_BOX_COLUMNS = ("bb_x", "bb_y", "siz_x", "siz_y")
-_METRICS = ("sensitivity", "ppv", "f1")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ BANDS = (12, 24)
 """Rows of a small and of a large map that are computed together where only its upper triangle is: fewer waste less of the
 triangle's edge, more make larger convolutions."""
 LARGE_MAP = 200
-"""Rows from which a map is large."""
+"""Rows of a map, or of a patch with what is computed around it, from which it is large."""
 
 ON_PRIOR = 0.01
 """Share of the cells that are on, about: what the untrained network predicts for each cell (the bias of Lin et al. 2017,

@@ -98,7 +98,7 @@ def least_on_logit(selections: Sequence[SelectionOptions]) -> float | None:
     """A logit of p_on below which a cell proposes nothing in any of the selections; None where one takes every cell.
 
     It lies a little below that of the lowest threshold, so that rounding decides nothing here:
-    :func:`cell_proposals` compares with the threshold itself.
+    :func:`rna_s2.s1.cells.cell_proposals` compares with the threshold itself.
     """
     thresholds = [s.least_on for s in selections if s.least_on is not None]
     if len(thresholds) < len(selections):

@@ -51,7 +51,7 @@ def cut_segments(transcripts: Iterable[formats.SequenceRecord], rule: SegmentRul
     The first start is sampled from the first ``max_step`` bases, each next one a random step further on; a segment's
     length is sampled from the range of the rule, cut down to what is left of the transcript. Both are sampled uniformly, both
     ends included; the segments that are kept of one transcript are chosen at random. The samples depend on the seed and the
-    transcript's name alone: other transcripts in the file change nothing.
+    transcript's name alone: other transcripts in the file change nothing. With steps below ``min_len`` segments may overlap.
     """
     segments: list[Segment] = []
     left: list[Left] = []

@@ -213,7 +213,7 @@ class _Choices:
         self.table = table
         self.goal = goal
         self.scores = getattr(self, f"_{goal[0]}_scores")(*goal[1:])
-        self.order = np.array([np.argmax(self.scores)])
+        self.order = np.array([np.argmax(self.scores)])  # the best alone, until another one is asked for
 
     def _option(self, rank: int) -> int:
         if rank and len(self.order) == 1:

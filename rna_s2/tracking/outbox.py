@@ -205,8 +205,8 @@ def resend(path: Path) -> int:
     """Sends the entries of a file that :class:`Outbox` left, and removes it.
 
     Where the server goes away again in between, the file keeps what is still to be sent. An entry that the store refuses is
-    left out and named in the log, as in a run. How the run ended is not sent where it
-    has been resumed since: that is for the later part to say. A file whose copy is gone is named in the log.
+    left out and named in the log, as in a run. How the run ended is not sent where it has been resumed since: that is for
+    the later part to say. A file whose copy is gone is named in the log.
 
     Returns:
         Number of entries sent.

@@ -184,6 +184,8 @@ def start_run(
     with tracking_store() as client:
         if parent_run_id is None:
             _end_dead_runs(client)
+        if run_id is not None:
+            resend_kept(run_id)
         was_finished = run_id is not None and _is_finished(client, run_id, tags["stage"])
         run = _open_run(client, name, experiment, parent_run_id, run_id)
     tracker = MlflowTracker(client, run)
@@ -191,8 +193,6 @@ def start_run(
     tracker.tags(tags)
     if run_id is None:
         tracker.text(environment_text(), "environment.txt")
-    else:
-        resend_kept(run_id)
     logger.info("run %s: %s", tracker.run_id, name)
     try:
         yield tracker
@@ -217,7 +217,7 @@ def _end_dead_runs(client: MlflowClient) -> None:
         process = run.data.tags.get(PROCESS, "")
         if process.isdecimal() and not is_running(int(process)):
             client.set_terminated(run.info.run_id, "KILLED")
-            logger.warning("run %s: its process was killed; it is marked so", run.info.run_id)
+            logger.warning("run %s: its process has ended without saying how; it is marked as KILLED", run.info.run_id)
 
 
 def _is_finished(client: MlflowClient, run_id: str, stage: str) -> bool:
@@ -265,8 +265,9 @@ def resolve_run_id(run_id: str) -> str:
 def _open_run(client: MlflowClient, name: str, experiment: str, parent_run_id: str | None, run_id: str | None) -> Run:
     if run_id is not None:
         run = client.get_run(run_id)
+        for tag, value in ((MACHINE, machine_name()), (PROCESS, os.getpid()), (RESUMED_AT, _now())):
+            client.set_tag(run_id, tag, str(value))
         client.update_run(run_id, status="RUNNING")
-        client.set_tag(run_id, RESUMED_AT, str(_now()))
         outer = _outer_run(client)
         if outer is not None and outer.info.run_id != run_id:
             _leave_pointer(client, outer, run)

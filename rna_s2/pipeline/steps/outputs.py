@@ -18,6 +18,7 @@ from rna_s2.options.files import content_key, creation_lock, file_digest
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class CachedStep:
     """A step whose output is kept in the cache.
