@@ -30,18 +30,16 @@ def drop_share(probability: float) -> float:
 
 
 def dropped(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
-    """Which elements are dropped, at random and independently: 1 where one is, else 0.
+    """Which elements are dropped on a CPU, at random and independently: 1 where one is, else 0.
 
     Args:
         shape: of the result.
         probability: share of elements to drop, in [0, 1), met to the nearest 1/256.
-        like: gives type and device, whose default generator is used.
+        like: gives the type; the random numbers are those of PyTorch's default generator.
 
     Returns:
         ``shape``.
     """
-    if like.device.type != "cpu":
-        return (torch.rand(shape, device=like.device) < drop_share(probability)).to(like.dtype)
     count = math.prod(shape)
     words = torch.empty(-(-count // _WORD_BYTES), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     random = words.view(torch.uint8)[:count]
